@@ -1,0 +1,53 @@
+# Esteira: everything a person or CI does here. `make help` lists it.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+MEMBERS := shared services/etl services/trainer services/predictor services/monitor cli
+INSTALLED := $(VENV)/.installed
+ARGS ?=
+
+.PHONY: help install demo test check format bench lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(INSTALLED) ## Make .venv with everything, hash-checked
+
+demo: $(INSTALLED) ## Run the whole loop on a year of real flights (ARGS="--exit --months 4-6")
+	$(BIN)/esteira demo $(ARGS)
+
+test: $(INSTALLED) ## Run all tests (ARGS="-k drift")
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(INSTALLED) ## Format, lint, types, import contracts, each member installed alone
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(addsuffix /src,$(MEMBERS))
+	$(BIN)/lint-imports
+	$(BIN)/python tests/members.py
+
+format: $(INSTALLED) ## Format the code and mend what the linter can
+	$(BIN)/ruff check --fix --exit-zero .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED) ## Run the benchmarks
+	$(BIN)/python -m pytest tests/bench --benchmarks $(ARGS)
+
+lock: $(INSTALLED) ## Lock every member's dependencies anew, with hashes
+	$(BIN)/python tests/lock.py
+
+clean: ## Remove .venv and all state of the local stack
+	-test -x $(BIN)/esteira && $(BIN)/esteira down
+	rm -rf $(VENV) .esteira
+
+$(INSTALLED): requirements.txt $(addsuffix /pyproject.toml,$(MEMBERS))
+	@command -v $(PYTHON) >/dev/null || { echo "Esteira needs Python 3.11: install it, or say make PYTHON=/path/to/python"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(addprefix -e ,$(MEMBERS))
+	@touch $@

@@ -1,0 +1,176 @@
+"""Everything that is measured on one window of one model version, as checks with threshold and verdict."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from esteira.exceptions import NotEnoughData
+from esteira.pipeline import Monitoring
+from esteira.profile import Binning, Profile
+from monitor.drift import population_stability_index
+from monitor.performance import (
+    Array,
+    Estimate,
+    area_under_roc_curve,
+    brier_score,
+    expected_calibration_error,
+    log_loss,
+    mean_absolute_error,
+    mean_bias,
+    observed_to_expected,
+    r_squared,
+    root_mean_squared_error,
+)
+
+Verdict = Literal["ok", "warning", "alarm", "insufficient"]
+Counts = npt.NDArray[np.int64]
+FeatureCounts = Mapping[int, Counts]
+"""Live counts for each feature's position; -1 is the score."""
+
+SCORE = -1
+MAIN_METRIC = {"classification": "auc", "regression": "r2"}
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One figure of a window."""
+
+    name: str
+    subject: str = ""
+    """The feature that it is measured on, or empty."""
+    value: float | None = None
+    threshold: float | None = None
+    verdict: Verdict = "ok"
+    details: dict[str, Any] = {}
+
+
+class Labelled(msgspec.Struct, frozen=True):
+    """Predictions whose outcome is known."""
+
+    labels: Array
+    scores: Array
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def measure_drift(profile: Profile, counts: FeatureCounts, monitoring: Monitoring) -> list[Check]:
+    """PSI of each feature (`psi`), of the score (`score_psi`), and the greatest of the features (`max_psi`)."""
+    features = [
+        _drift("psi", binning.name, binning, counts.get(position), monitoring)
+        for position, binning in enumerate(profile.features)
+    ]
+    score = _drift("score_psi", "", profile.score, counts.get(SCORE), monitoring)
+    return [*features, score, _greatest(features, monitoring)]
+
+
+def _drift(name: str, subject: str, reference: Binning, current: Counts | None, monitoring: Monitoring) -> Check:
+    found = _padded(current, reference.bins)
+    try:
+        value = population_stability_index(reference.counts, found)
+    except NotEnoughData as error:
+        return Check(name=name, subject=subject, verdict="insufficient", details={"reason": str(error)})
+    details = {"most_moved": _most_moved(reference, found)}
+    verdict = _drift_verdict(value, monitoring)
+    return Check(
+        name=name, subject=subject, value=value, threshold=monitoring.psi_alarm, verdict=verdict, details=details
+    )
+
+
+def _padded(current: Counts | None, bins: int) -> Counts:
+    found = np.zeros(bins, dtype=np.int64)
+    if current is not None:
+        found[: len(current)] = current
+    return found
+
+
+def _most_moved(reference: Binning, current: Counts) -> dict[str, Any]:
+    """The bin whose share changed most: what a person wants to know of a drift."""
+    before, now = np.asarray(reference.counts) / max(sum(reference.counts), 1), current / max(current.sum(), 1)
+    index = int(np.argmax(np.abs(now - before)))
+    return {"bin": reference.label(index), "before": round(float(before[index]), 4), "now": round(float(now[index]), 4)}
+
+
+def _drift_verdict(value: float, monitoring: Monitoring) -> Verdict:
+    if value >= monitoring.psi_alarm:
+        return "alarm"
+    return "warning" if value >= monitoring.psi_warning else "ok"
+
+
+def _greatest(features: list[Check], monitoring: Monitoring) -> Check:
+    measured = [check for check in features if check.value is not None]
+    if not measured:
+        return Check(name="max_psi", verdict="insufficient")
+    greatest = max(measured, key=lambda check: check.value or 0.0)
+    return Check(
+        name="max_psi",
+        value=greatest.value,
+        threshold=monitoring.psi_alarm,
+        verdict=greatest.verdict,
+        details={"feature": greatest.subject},
+    )
+
+
+def measure_performance(
+    task: str, labelled: Labelled, released: Mapping[str, float], monitoring: Monitoring, max_loss: float
+) -> list[Check]:
+    """All figures that labels allow, for `classification` or `regression`.
+
+    Args:
+        released: the release's metrics on its holdout; the main metric is compared with it.
+        max_loss: how far the main metric may fall below it.
+    """
+    if not len(labelled):
+        return []
+    measure = _classification if task == "classification" else _regression
+    enough = len(labelled) >= monitoring.min_outcomes
+    checks = measure(labelled, monitoring.confidence)
+    judged = [_against_release(check, released, max_loss) for check in checks]
+    return judged if enough else [msgspec.structs.replace(check, verdict="insufficient") for check in judged]
+
+
+def _classification(rows: Labelled, confidence: float) -> list[Check]:
+    return [
+        _estimated("auc", lambda: area_under_roc_curve(rows.labels, rows.scores, confidence)),
+        _figure("log_loss", log_loss(rows.labels, rows.scores)),
+        _figure("brier", brier_score(rows.labels, rows.scores)),
+        _estimated("calibration", lambda: observed_to_expected(rows.labels, rows.scores, confidence)),
+        _figure("calibration_error", expected_calibration_error(rows.labels, rows.scores)),
+        _figure("base_rate", float(rows.labels.mean())),
+    ]
+
+
+def _regression(rows: Labelled, confidence: float) -> list[Check]:
+    return [
+        _estimated("r2", lambda: r_squared(rows.labels, rows.scores, confidence)),
+        _figure("mae", mean_absolute_error(rows.labels, rows.scores)),
+        _figure("rmse", root_mean_squared_error(rows.labels, rows.scores)),
+        _estimated("bias", lambda: mean_bias(rows.labels, rows.scores, confidence)),
+        _estimated("calibration", lambda: observed_to_expected(rows.labels, rows.scores, confidence)),
+    ]
+
+
+def _figure(name: str, value: float) -> Check:
+    return Check(name=name, value=value)
+
+
+def _estimated(name: str, measure: Any) -> Check:
+    try:
+        found: Estimate = measure()
+    except NotEnoughData as error:
+        return Check(name=name, verdict="insufficient", details={"reason": str(error)})
+    return Check(name=name, value=found.value, details={"low": found.low, "high": found.high})
+
+
+def _against_release(check: Check, released: Mapping[str, float], max_loss: float) -> Check:
+    """Judges the main metric: an alarm if even the interval's upper end is below what is allowed."""
+    if check.name not in MAIN_METRIC.values() or check.value is None or check.name not in released:
+        return check
+    threshold = released[check.name] - max_loss
+    verdict: Verdict = "warning" if check.value < threshold else "ok"
+    if check.details["high"] < threshold:
+        verdict = "alarm"
+    details = {**check.details, "released": released[check.name]}
+    return msgspec.structs.replace(check, threshold=threshold, verdict=verdict, details=details)

@@ -1,0 +1,151 @@
+"""How well scores foretold labels, with the uncertainty of each figure.
+
+Classification: labels are 0 or 1, scores probabilities of 1. Regression: labels and scores in the same unit.
+"""
+
+from statistics import NormalDist
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from esteira.exceptions import NotEnoughData
+
+Array = npt.NDArray[np.float64]
+
+MIN_PROBABILITY = 1e-15
+CALIBRATION_BINS = 10
+
+
+class UndefinedMeasure(NotEnoughData):
+    """The labels do not define this measure: too few rows, or all of one class or value."""
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """A figure with its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def critical_value(confidence: float) -> float:
+    """How many standard errors a two-sided interval of that confidence reaches to each side."""
+    return NormalDist().inv_cdf(0.5 + confidence / 2)
+
+
+def area_under_roc_curve(labels: Array, scores: Array, confidence: float = 0.95) -> Estimate:
+    """The chance that a random positive scores above a random negative, ties counting half.
+
+    Mann-Whitney's U by midranks (Hanley and McNeil, 1982). The standard error is DeLong's (DeLong, DeLong and
+    Clarke-Pearson, *Biometrics*, 1988) in the form of Sun and Xu (2014); the interval is normal, cut at 0 and 1.
+
+    Raises:
+        UndefinedMeasure: fewer than two rows of either class.
+    """
+    positive, negative = scores[labels > 0.5], scores[labels <= 0.5]
+    m, n = len(positive), len(negative)
+    if min(m, n) < 2:
+        raise UndefinedMeasure(f"AUC needs two rows of each class, found {m} positive and {n} negative")
+    among_all = midranks(np.concatenate([positive, negative]))
+    above_negatives = (among_all[:m] - midranks(positive)) / n
+    below_positives = 1 - (among_all[m:] - midranks(negative)) / m
+    error = float(np.sqrt(above_negatives.var(ddof=1) / m + below_positives.var(ddof=1) / n))
+    value = float(above_negatives.mean())
+    reach = critical_value(confidence) * error
+    return Estimate(value, max(0.0, value - reach), min(1.0, value + reach))
+
+
+def midranks(values: Array) -> Array:
+    """Ranks from 1, equal values sharing the mean of their ranks."""
+    _, positions, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[positions])
+
+
+def log_loss(labels: Array, scores: Array) -> float:
+    """Mean negative log-likelihood in nats (Good, 1952), probabilities kept `MIN_PROBABILITY` from 0 and 1."""
+    _require_rows(labels, 1)
+    clipped = np.clip(scores, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+    return float(-np.mean(labels * np.log(clipped) + (1 - labels) * np.log1p(-clipped)))
+
+
+def brier_score(labels: Array, scores: Array) -> float:
+    """Mean squared difference of probability and label (Brier, 1950)."""
+    _require_rows(labels, 1)
+    return float(np.mean((scores - labels) ** 2))
+
+
+def expected_calibration_error(labels: Array, scores: Array, bins: int = CALIBRATION_BINS) -> float:
+    """Mean gap of observed rate and mean score over bins of equal width, weighted by rows (Naeini et al., 2015)."""
+    _require_rows(labels, 1)
+    index = np.clip((scores * bins).astype(np.int64), 0, bins - 1)
+    gaps = np.bincount(index, weights=labels - scores, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def observed_to_expected(labels: Array, scores: Array, confidence: float = 0.95) -> Estimate:
+    """Observed over expected: mean label by mean score, 1 being calibrated in the large.
+
+    The interval is that of a ratio of paired means by linearisation (Cochran, *Sampling Techniques*, 1977, 6.4).
+
+    Raises:
+        UndefinedMeasure: fewer than two rows, or a mean score of 0.
+    """
+    _require_rows(labels, 2)
+    expected = float(scores.mean())
+    if expected == 0:
+        raise UndefinedMeasure("observed by expected needs scores whose mean is not 0")
+    ratio = float(labels.mean()) / expected
+    error = float(np.std(labels - ratio * scores, ddof=1)) / np.sqrt(len(labels)) / abs(expected)
+    reach = critical_value(confidence) * error
+    return Estimate(ratio, float(ratio - reach), float(ratio + reach))
+
+
+def r_squared(labels: Array, scores: Array, confidence: float = 0.95) -> Estimate:
+    """The share of the labels' variance that the scores explain, with the interval of its linearisation.
+
+    R2 is 1 - mean squared error by variance; its standard error is that of a ratio of means over the same rows
+    (delta method; van der Vaart, *Asymptotic Statistics*, 1998, chapter 3).
+
+    Raises:
+        UndefinedMeasure: fewer than two rows, or labels that are all equal.
+    """
+    _require_rows(labels, 2)
+    squared_error, spread = (labels - scores) ** 2, (labels - labels.mean()) ** 2
+    variance = float(spread.mean())
+    if variance == 0:
+        raise UndefinedMeasure("R2 needs labels that differ")
+    ratio = float(squared_error.mean()) / variance
+    error = float(np.std(squared_error - ratio * spread, ddof=1)) / np.sqrt(len(labels)) / variance
+    reach = float(critical_value(confidence) * error)
+    return Estimate(1 - ratio, 1 - ratio - reach, min(1.0, 1 - ratio + reach))
+
+
+def mean_absolute_error(labels: Array, scores: Array) -> float:
+    """Mean distance of score and label, in their unit."""
+    _require_rows(labels, 1)
+    return float(np.mean(np.abs(scores - labels)))
+
+
+def root_mean_squared_error(labels: Array, scores: Array) -> float:
+    """Root of the mean squared distance, in the labels' unit."""
+    return float(np.sqrt(brier_score(labels, scores)))
+
+
+def mean_bias(labels: Array, scores: Array, confidence: float = 0.95) -> Estimate:
+    """How far scores lie above labels in the mean, with a normal interval.
+
+    Raises:
+        UndefinedMeasure: fewer than two rows.
+    """
+    _require_rows(labels, 2)
+    gaps = scores - labels
+    value = float(gaps.mean())
+    reach = float(critical_value(confidence) * gaps.std(ddof=1) / np.sqrt(len(gaps)))
+    return Estimate(value, value - reach, value + reach)
+
+
+def _require_rows(labels: Array, rows: int) -> None:
+    if len(labels) < rows:
+        raise UndefinedMeasure(f"needs {rows} labelled rows or more, found {len(labels)}")

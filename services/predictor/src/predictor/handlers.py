@@ -1,0 +1,199 @@
+"""What the predictor does with a request: check, prepare, score, log."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+
+from esteira.events import Outcome, OutcomesObserved, Prediction, encode
+from esteira.exceptions import BadInput, Problem
+from esteira.publisher import Publisher
+from esteira.release import Release
+from esteira.schema import Column, Row, check_row, entity_key
+from esteira.scoring import Feature
+from predictor.prediction_log import SOURCE, PredictionLog
+from predictor.serving import Serving, Servings
+
+MAX_ROWS = 1000
+MAX_PROBLEMS = 100
+
+
+class PredictRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Raw rows, or features for clients that hold them already."""
+
+    rows: list[Any] | None = None
+    features: list[Any] | None = None
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One prediction."""
+
+    prediction_id: UUID
+    score: float
+    label: bool | None = None
+    """Whether the score reaches the release's threshold; absent for a regression."""
+
+
+class PredictAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The predictions, in the order of the rows."""
+
+    pipeline: str
+    model_version: str
+    predictions: list[Answer]
+
+
+class FeedbackOutcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What became of a row: its entity columns, and the label."""
+
+    entity: dict[str, Any]
+    label: float | bool
+    event_time: datetime | None = None
+
+
+class FeedbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Outcomes of earlier predictions."""
+
+    outcomes: list[FeedbackOutcome]
+
+
+def predict(serving: Serving, log: PredictionLog, request: PredictRequest) -> PredictAnswer:
+    """Scores the rows of the request and logs each answer.
+
+    Raises:
+        BadInput: names every wrong value by its path, up to `MAX_PROBLEMS`.
+    """
+    release = serving.runtime.release
+    rows, features = _prepare(serving, request)
+    scores = serving.runtime.score(features).tolist()
+    predictions = _predictions(release, rows, features, scores)
+    log.add(release.pipeline, release.version, predictions)
+    answers = [
+        Answer(
+            prediction_id=p.id, score=p.score, label=None if release.threshold is None else p.score >= release.threshold
+        )
+        for p in predictions
+    ]
+    return PredictAnswer(pipeline=release.pipeline, model_version=release.version, predictions=answers)
+
+
+def _prepare(serving: Serving, request: PredictRequest) -> tuple[list[Row], dict[str, list[Any]]]:
+    """The typed raw rows, empty ones where features came, and the columns of features."""
+    if (request.rows is None) == (request.features is None):
+        raise BadInput([Problem("", "send either `rows` (raw columns) or `features`")])
+    given = request.rows if request.rows is not None else request.features or []
+    if not 1 <= len(given) <= MAX_ROWS:
+        name = "rows" if request.rows is not None else "features"
+        raise BadInput([Problem(name, f"holds {len(given)} rows; send 1 to {MAX_ROWS}")])
+    if request.rows is None:
+        return [{} for _ in given], _check_features(serving.runtime.release.features, given)
+    rows = _check_rows(serving.runtime.release.columns, given, "rows")
+    return rows, serving.runtime.features(rows)
+
+
+def _check_rows(columns: Sequence[Column], given: list[Any], name: str) -> list[Row]:
+    rows: list[Row] = []
+    problems: list[Problem] = []
+    for position, row in enumerate(given):
+        typed, found = check_row(columns, row, f"{name}[{position}]")
+        rows.append(typed)
+        problems += found
+        if len(problems) >= MAX_PROBLEMS:
+            break
+    if problems:
+        raise BadInput(problems[:MAX_PROBLEMS])
+    return rows
+
+
+def _check_features(features: Sequence[Feature], given: list[Any]) -> dict[str, list[Any]]:
+    columns = [
+        Column(name=feature.name, type="number" if feature.kind == "numeric" else "string", nullable=True)
+        for feature in features
+    ]
+    rows = _check_rows(columns, given, "features")
+    return {feature.name: [row[feature.name] for row in rows] for feature in features}
+
+
+def _predictions(
+    release: Release, rows: list[Row], features: dict[str, list[Any]], scores: list[float]
+) -> list[Prediction]:
+    served_at = datetime.now(UTC)
+    columns = [[_loggable(value) for value in features[feature.name]] for feature in release.features]
+    values = zip(*columns, strict=True)
+    return [
+        Prediction(
+            id=uuid4(),
+            entity=entity_key(row[name] for name in release.entity) if row else None,
+            event_time=_event_time(release, row) or served_at,
+            served_at=served_at,
+            score=score,
+            features=list(logged),
+        )
+        for row, logged, score in zip(rows, values, scores, strict=True)
+    ]
+
+
+def _event_time(release: Release, row: Row) -> datetime | None:
+    value = row.get(release.event_time) if release.event_time else None
+    return value if isinstance(value, datetime) else None
+
+
+def _loggable(value: Any) -> float | str | None:
+    return value if value is None or isinstance(value, str) else float(value)
+
+
+def give_feedback(serving: Serving, publisher: Publisher, request: FeedbackRequest) -> int:
+    """Publishes outcomes before it answers, so that none is lost; gives their number.
+
+    Raises:
+        BadInput: an entity does not name the pipeline's entity columns.
+        Unavailable: Pub/Sub does not answer.
+    """
+    release = serving.runtime.release
+    by_name = {column.name: column for column in release.columns}
+    columns = [by_name[name] for name in release.entity]
+    keys = _check_rows(columns, [outcome.entity for outcome in request.outcomes], "outcomes")
+    outcomes = [
+        Outcome(entity=entity_key(row[name] for name in release.entity), label=float(o.label), event_time=o.event_time)
+        for row, o in zip(keys, request.outcomes, strict=True)
+    ]
+    event = OutcomesObserved(pipeline=release.pipeline, source="feedback", rows=len(outcomes), outcomes=outcomes)
+    publisher.publish(encode(event, SOURCE))
+    return len(outcomes)
+
+
+def list_pipelines(servings: Servings) -> list[dict[str, Any]]:
+    """Every pipeline served here, and those whose release was refused."""
+    served = [
+        {"pipeline": s.pointer.pipeline, "version": s.pointer.version, "generation": s.pointer.generation}
+        for s in servings.all()
+    ]
+    names = {entry["pipeline"] for entry in served}
+    return served + [{"pipeline": name, "refused": r} for name, r in servings.refusals().items() if name not in names]
+
+
+def describe(servings: Servings, log: PredictionLog, name: str) -> dict[str, Any]:
+    """The pipeline's schema, its champion with metrics, and the state of this worker's log."""
+    serving = servings.get(name)
+    release = serving.runtime.release
+    return {
+        "pipeline": name,
+        "task": release.task,
+        "label": release.label,
+        "champion": {
+            "version": release.version,
+            "generation": serving.pointer.generation,
+            "promoted_at": serving.pointer.promoted_at,
+            "trained_at": release.created_at,
+            "learner": release.learner,
+            "dataset": release.dataset,
+            "metrics": release.metrics,
+        },
+        "entity": release.entity,
+        "event_time": release.event_time,
+        "columns": release.columns,
+        "features": [{"name": feature.name, "kind": feature.kind} for feature in release.features],
+        "refused": servings.refusals().get(name),
+        "log": {"published": log.published, "pending": log.pending, "lost": log.lost},
+    }

@@ -1,0 +1,32 @@
+"""The one place that reads the environment: `gunicorn -c python:esteira.gunicorn 'predictor.main:create()'`."""
+
+import atexit
+import os
+import tempfile
+from pathlib import Path
+
+from flask import Flask
+
+from esteira.bucket import Bucket
+from esteira.logs import configure_logging
+from esteira.publisher import Publisher
+from esteira.pushes import make_verifier
+from esteira.settings import read_settings
+from predictor.app import create_app
+from predictor.prediction_log import PredictionLog
+from predictor.serving import Servings
+from predictor.settings import PredictorSettings
+
+
+def create() -> Flask:
+    """Makes the app of one worker process and starts its two threads: the pointers' and the log's."""
+    settings = read_settings(PredictorSettings, os.environ)
+    configure_logging("predictor", settings.log_level, settings.google_cloud_project)
+    cache = settings.cache_dir or Path(tempfile.gettempdir()) / f"esteira-predictor-{os.getuid()}"
+    publisher = Publisher(settings.google_cloud_project)
+    servings = Servings(Bucket(settings.bucket, settings.google_cloud_project), cache, settings.pointer_poll_seconds)
+    log = PredictionLog(publisher, settings.log_flush_seconds)
+    servings.start()
+    log.start()
+    atexit.register(log.close)
+    return create_app(servings, log, publisher, make_verifier(settings))

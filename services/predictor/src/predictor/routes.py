@@ -1,0 +1,63 @@
+"""The predictor's HTTP surface: each route parses, calls one handler, renders."""
+
+from typing import Any
+
+from flask import Blueprint, Response, request
+from flask_swagger_ui import get_swaggerui_blueprint
+
+from esteira.events import ModelPromoted
+from esteira.publisher import Publisher
+from esteira.web import event_route, json_response, read_json
+from predictor.handlers import FeedbackRequest, PredictRequest, describe, give_feedback, list_pipelines, predict
+from predictor.openapi import make_openapi
+from predictor.prediction_log import PredictionLog
+from predictor.serving import Servings
+
+MAX_REQUEST_BYTES = 4 << 20
+
+
+def make_pipelines(servings: Servings, log: PredictionLog, publisher: Publisher) -> Blueprint:
+    """What clients call."""
+    blueprint = Blueprint("pipelines", __name__)
+
+    @blueprint.post("/pipelines/<name>/predict")
+    def post_predict(name: str) -> Response:
+        serving = servings.get(name)
+        answer = predict(serving, log, read_json(request, PredictRequest, MAX_REQUEST_BYTES))
+        response = json_response(answer)
+        response.headers["X-Model-Version"] = answer.model_version
+        return response
+
+    @blueprint.post("/pipelines/<name>/feedback")
+    def post_feedback(name: str) -> Response:
+        body = read_json(request, FeedbackRequest, MAX_REQUEST_BYTES)
+        return json_response({"accepted": give_feedback(servings.get(name), publisher, body)}, 202)
+
+    @blueprint.get("/pipelines")
+    def get_pipelines() -> Response:
+        return json_response(list_pipelines(servings))
+
+    @blueprint.get("/pipelines/<name>")
+    def get_pipeline(name: str) -> Response:
+        return json_response(describe(servings, log, name))
+
+    @blueprint.get("/openapi.json")
+    def get_openapi() -> Response:
+        releases = [serving.runtime.release for serving in servings.all()]
+        return json_response(make_openapi(releases, request.host_url.rstrip("/")))
+
+    return blueprint
+
+
+def make_events(servings: Servings) -> Blueprint:
+    """What Pub/Sub pushes: a promotion is a hint to look at the pointer now."""
+    blueprint = Blueprint("events", __name__)
+    event_route(blueprint, ModelPromoted, lambda *_: servings.look_now())
+    return blueprint
+
+
+def make_docs() -> Blueprint:
+    """Swagger UI, served from its wheel, over /openapi.json."""
+    page: Any = get_swaggerui_blueprint("/docs", "/openapi.json", config={"app_name": "Esteira predictor"})
+    blueprint: Blueprint = page
+    return blueprint

@@ -1,0 +1,152 @@
+"""Which release serves each pipeline: follows the pointers in the bucket.
+
+A new release is brought in whole, verified and smoke-tested beside the old one, and only then swapped in; requests
+under way keep the one they began with. A release that fails is refused: the old one stays, and the reason is shown.
+"""
+
+import logging
+import threading
+from pathlib import Path
+
+import msgspec
+
+from esteira.bucket import Bucket
+from esteira.exceptions import EsteiraError, NotFound, TransientError, Unavailable, UnknownPipeline
+from esteira.release import Pointer
+from esteira.runtime import ReleaseRuntime, fetch_release
+
+logger = logging.getLogger(__name__)
+
+POINTERS = "serving/"
+
+
+class Serving(msgspec.Struct, frozen=True):
+    """A release in service, and the pointer that named it."""
+
+    pointer: Pointer
+    runtime: ReleaseRuntime
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A release that a pointer names and that does not serve."""
+
+    pipeline: str
+    version: str
+    reason: str
+
+
+class Servings:
+    """All pipelines that this process serves. Threads share it: a swap replaces one reference."""
+
+    def __init__(self, bucket: Bucket, cache: Path, poll_seconds: float) -> None:
+        self._bucket = bucket
+        self._cache = cache
+        self._poll_seconds = poll_seconds
+        self._servings: dict[str, Serving] = {}
+        self._refusals: dict[str, Refusal] = {}
+        self._seen: dict[str, int] = {}
+        self._looked = threading.Event()
+        self._wake = threading.Event()
+
+    def start(self) -> None:
+        """Starts to follow the pointers, in a thread of its own."""
+        threading.Thread(target=self._follow, name="pointers", daemon=True).start()
+
+    def get(self, pipeline: str) -> Serving:
+        """The release that serves `pipeline`.
+
+        Raises:
+            UnknownPipeline: no release of such a pipeline was promoted.
+            Unavailable: one was, and it cannot serve.
+        """
+        serving = self._servings.get(pipeline)
+        if serving is not None:
+            return serving
+        if pipeline in self._refusals:
+            raise Unavailable(f"release {self._refusals[pipeline].version}: {self._refusals[pipeline].reason}")
+        known = ", ".join(sorted(self._servings)) or "none yet"
+        raise UnknownPipeline(f"no release of a pipeline {pipeline!r} was promoted; served here: {known}")
+
+    def all(self) -> list[Serving]:
+        """Every release in service, by name of the pipeline."""
+        return [self._servings[name] for name in sorted(self._servings)]
+
+    def refusals(self) -> dict[str, Refusal]:
+        """Pointers that could not be followed, by pipeline."""
+        return dict(self._refusals)
+
+    def require_ready(self) -> None:
+        """Raises `Unavailable` until the pointers were read once and each pipeline they name is served."""
+        if not self._looked.is_set():
+            raise Unavailable("the pointers in the bucket have not been read yet")
+        for name, refusal in self._refusals.items():
+            if name not in self._servings:
+                raise Unavailable(f"release {refusal.version} of {name} was refused: {refusal.reason}")
+
+    def look_now(self) -> None:
+        """Looks at the pointers at once, not at the next poll."""
+        self._wake.set()
+
+    def refresh(self) -> None:
+        """Brings every pipeline up to its pointer.
+
+        Raises:
+            Unavailable: the bucket does not answer; what serves goes on serving.
+        """
+        for found in self._bucket.list(POINTERS):
+            if found.path.endswith(".json") and self._seen.get(found.path) != found.generation:
+                self._follow_pointer(found.path)
+        self._looked.set()
+
+    def _follow(self) -> None:
+        while True:
+            try:
+                self.refresh()
+            except TransientError as error:
+                logger.warning("pointers not readable", extra={"error": str(error)})
+            except Exception:
+                logger.exception("pointers not followed")
+            self._wake.wait(self._poll_seconds)
+            self._wake.clear()
+
+    def _follow_pointer(self, path: str) -> None:
+        read = self._bucket.read_versioned(path)
+        if read is None:
+            return
+        data, generation = read
+        pipeline = path.removeprefix(POINTERS).removesuffix(".json")
+        try:
+            pointer = msgspec.json.decode(data, type=Pointer)
+            self._swap(pipeline, pointer)
+        except TransientError as error:
+            self._refuse(pipeline, "?", str(error))
+            raise
+        except (EsteiraError, msgspec.MsgspecError) as error:
+            self._refuse(pipeline, _version(data), str(error))
+            if isinstance(error, NotFound):
+                return
+        self._seen[path] = generation
+
+    def _swap(self, pipeline: str, pointer: Pointer) -> None:
+        current = self._servings.get(pipeline)
+        if current is None or current.pointer.sha256 != pointer.sha256:
+            folder = fetch_release(self._bucket, pointer.path, pointer.sha256, self._cache)
+            runtime = ReleaseRuntime(folder, pointer.sha256)
+        else:
+            runtime = current.runtime
+        self._servings = {**self._servings, pipeline: Serving(pointer, runtime)}
+        self._refusals.pop(pipeline, None)
+        facts = {"pipeline": pipeline, "version": pointer.version, "generation": pointer.generation}
+        logger.info("release in service", extra=facts)
+
+    def _refuse(self, pipeline: str, version: str, reason: str) -> None:
+        if self._refusals.get(pipeline) != (refusal := Refusal(pipeline, version, reason)):
+            logger.error("release refused", extra={"pipeline": pipeline, "version": version, "reason": reason})
+        self._refusals[pipeline] = refusal
+
+
+def _version(pointer: bytes) -> str:
+    try:
+        return str(msgspec.json.decode(pointer)["version"])
+    except (msgspec.MsgspecError, KeyError, TypeError):
+        return "?"

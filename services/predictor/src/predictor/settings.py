@@ -1,0 +1,16 @@
+"""What the predictor's environment tells it."""
+
+from pathlib import Path
+
+from esteira.settings import ServiceSettings
+
+
+class PredictorSettings(ServiceSettings, frozen=True, kw_only=True):
+    """The predictor needs the bucket alone; Pub/Sub takes its log."""
+
+    pointer_poll_seconds: float = 2.0
+    """How often the pointers in the bucket are looked at; `model-promoted` makes it sooner."""
+    log_flush_seconds: float = 1.0
+    """How long a prediction may wait before it is published."""
+    cache_dir: Path | None = None
+    """Where releases are kept after download; a temporary folder if not set."""

@@ -1,0 +1,20 @@
+"""Puts the trainer's routes on the app that services share."""
+
+from flask import Flask
+
+from esteira.pushes import PushVerifier
+from esteira.web import create_base_app
+from trainer.handlers import Trainer
+from trainer.routes import make_blueprint
+
+
+def create_app(trainer: Trainer, verifier: PushVerifier | None) -> Flask:
+    """Makes the app.
+
+    Args:
+        trainer: answers.
+        verifier: checks pushes and tasks; None lets everyone in.
+    """
+    app = create_base_app("trainer", verifier, trainer.check_ready)
+    app.register_blueprint(make_blueprint(trainer))
+    return app

@@ -1,0 +1,105 @@
+"""What a release is made of, as `release.json` lists it, and the pointer that says which one serves.
+
+A release is a folder in the bucket, `releases/<pipeline>/<version>/`, complete once its `release.json` is there. It
+holds everything that serving needs; every other file in it is named by `release.json` with size and sha256.
+"""
+
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+from esteira.schema import Column, Row
+from esteira.scoring import Feature
+
+MODEL = "model.onnx"
+ESTIMATOR = "model.skops"
+STATEMENT = "features.sql"
+PROFILE = "profile.json"
+MANIFEST = "release.json"
+
+
+class File(msgspec.Struct, frozen=True):
+    """A file of the release."""
+
+    sha256: str
+    size: int
+
+
+class Gate(msgspec.Struct, frozen=True, kw_only=True):
+    """One condition that the release had to meet, with its figure."""
+
+    name: str
+    value: float | None
+    threshold: float | None
+    passed: bool
+    detail: str = ""
+
+
+class Dataset(msgspec.Struct, frozen=True, kw_only=True):
+    """The dataset version that the model was fitted on."""
+
+    number: int
+    version: str
+    manifest: str
+    rows: int
+    labelled: int
+
+
+class Release(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of release.json."""
+
+    pipeline: str
+    version: str
+    task: Literal["classification", "regression"]
+    created_at: datetime
+    label: str
+    entity: list[str]
+    event_time: str | None
+    columns: list[Column]
+    """The raw columns of a request, without those known only after."""
+    features: list[Feature]
+    """In the order of the model's input."""
+    statement: str
+    """features.sql with the row key in its select list, as `esteira.statement` compiles it; DuckDB dialect."""
+    reference: dict[str, str]
+    """Reference tables, by name: the Parquet file of each within the release."""
+    learner: str
+    threshold: float | None
+    """The score from which the label is true; None for regression."""
+    metrics: dict[str, float]
+    """On the held-out rows."""
+    gates: list[Gate]
+    dataset: Dataset
+    training_run_id: str
+    mlflow_run_id: str | None
+    code_version: str
+    seed: int
+    example: list[Row]
+    """Rows that a request may hold, for documentation and for a smoke prediction."""
+    example_scores: list[float]
+    """What scikit-learn answered for `example`."""
+    files: dict[str, File]
+    parameters: dict[str, Any] = {}
+
+
+class Pointer(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of `serving/<pipeline>.json`: a projection of the newest promotion."""
+
+    pipeline: str
+    generation: int
+    version: str
+    path: str
+    sha256: str
+    """Of the release's release.json."""
+    promoted_at: datetime
+
+
+def release_path(pipeline: str, version: str) -> str:
+    """The release's folder in the bucket, with a slash at its end."""
+    return f"releases/{pipeline}/{version}/"
+
+
+def pointer_path(pipeline: str) -> str:
+    """Where the pointer of the pipeline lies in the bucket."""
+    return f"serving/{pipeline}.json"

@@ -1,0 +1,142 @@
+"""A release brought to life: raw rows in, scores out.
+
+The predictor answers with it, the trainer proves parity with it, and whoever holds a release folder scores offline
+with the very same code.
+"""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from esteira.bucket import Bucket
+from esteira.exceptions import ReleaseRefused
+from esteira.features import FeatureQuery
+from esteira.profile import Profile
+from esteira.release import MANIFEST, MODEL, PROFILE, Release
+from esteira.schema import Row, check_row
+from esteira.scoring import Array, OnnxModel
+
+SMOKE_TOLERANCE = 1e-9
+SERVING_FILES_SKIPPED = {"model.skops"}
+"""Needed to train on, not to serve."""
+
+
+class ReleaseRuntime:
+    """A loaded release. Safe to share by threads."""
+
+    def __init__(self, folder: Path, manifest_sha256: str | None = None) -> None:
+        """Loads the release in `folder` and proves that it works.
+
+        Args:
+            folder: holds release.json and the files that it names.
+            manifest_sha256: what the pointer says of release.json.
+
+        Raises:
+            ReleaseRefused: a file is missing or changed, or the model does not answer as it did when it was released.
+        """
+        self.release = _read_manifest(folder, manifest_sha256)
+        for name in set(self.release.files) - SERVING_FILES_SKIPPED:
+            _verify(folder / name, self.release.files[name].sha256)
+        task = "binary" if self.release.task == "classification" else "regression"
+        self.model = OnnxModel((folder / MODEL).read_bytes(), task, self.release.features)  # type: ignore[arg-type]
+        self.query = FeatureQuery(
+            self.release.statement,
+            self.release.columns,
+            {name: folder / file for name, file in self.release.reference.items()},
+        )
+        self._folder = folder
+        self._smoke_test()
+
+    def features(self, rows: Sequence[Row]) -> dict[str, list[Any]]:
+        """Runs features.sql over typed raw rows; the values are not yet encoded."""
+        return self.query.run(rows)
+
+    def score(self, features: dict[str, list[Any]]) -> Array:
+        """Scores feature columns, shape (rows,): probability of the label being true, or the predicted value."""
+        return self.model.score(self.model.encoder.encode(features))
+
+    def profile(self) -> Profile:
+        """The reference profile of this release."""
+        return msgspec.json.decode((self._folder / PROFILE).read_bytes(), type=Profile)
+
+    def close(self) -> None:
+        """Gives the memory back."""
+        self.query.close()
+
+    def _smoke_test(self) -> None:
+        rows = [self._typed_example(row) for row in self.release.example]
+        scores = self.score(self.features(rows)) if rows else np.empty(0)
+        expected = np.array(self.release.example_scores)
+        if scores.shape != expected.shape or not np.allclose(scores, expected, rtol=0, atol=SMOKE_TOLERANCE):
+            raise ReleaseRefused(
+                f"release {self.release.version} answers {scores.tolist()} to its example rows, "
+                f"it was released with {expected.tolist()}; release it again"
+            )
+
+    def _typed_example(self, row: Row) -> Row:
+        typed, problems = check_row(self.release.columns, row, "example")
+        if problems:
+            raise ReleaseRefused(f"the example of release {self.release.version} breaks its own schema: {problems[0]}")
+        return typed
+
+
+def fetch_release(bucket: Bucket, path: str, manifest_sha256: str, cache: Path) -> Path:
+    """Brings a release's serving files into `cache`, whole or not at all, and gives their folder.
+
+    Raises:
+        ReleaseRefused: a file is not what the manifest says.
+        NotFound: a file is missing in the bucket.
+        Unavailable: the bucket does not answer.
+    """
+    folder = cache / manifest_sha256
+    if folder.is_dir():
+        return folder
+    cache.mkdir(parents=True, exist_ok=True)
+    arriving = Path(tempfile.mkdtemp(dir=cache))
+    try:
+        _download(bucket, path, manifest_sha256, arriving)
+        arriving.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # another worker may have been quicker
+            raise
+    finally:
+        shutil.rmtree(arriving, ignore_errors=True)
+    return folder
+
+
+def _download(bucket: Bucket, path: str, manifest_sha256: str, folder: Path) -> None:
+    bucket.download(f"{path}{MANIFEST}", folder / MANIFEST, manifest_sha256)
+    release = _read_manifest(folder, manifest_sha256)
+    for name in sorted(set(release.files) - SERVING_FILES_SKIPPED):
+        target = folder / name
+        if not target.resolve().is_relative_to(folder.resolve()):
+            raise ReleaseRefused(f"release.json names {name!r}, outside of its own folder")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        bucket.download(f"{path}{name}", target, release.files[name].sha256)
+
+
+def _read_manifest(folder: Path, sha256: str | None) -> Release:
+    path = folder / MANIFEST
+    if sha256 is not None:
+        _verify(path, sha256)
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Release)
+    except FileNotFoundError:
+        raise ReleaseRefused(f"{folder} holds no {MANIFEST}") from None
+    except msgspec.MsgspecError as error:
+        raise ReleaseRefused(f"{MANIFEST} is not a release's: {error}; release it again") from error
+
+
+def _verify(path: Path, sha256: str) -> None:
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        raise ReleaseRefused(f"the release lacks {path.name}") from None
+    if found != sha256:
+        raise ReleaseRefused(f"{path.name} has sha256 {found}, expected {sha256}; the file was changed or damaged")

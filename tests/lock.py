@@ -1,0 +1,38 @@
+"""Locks the dependencies: requirements.txt for the workspace, and one for each member that agrees with it.
+
+No address of an index stands in what it writes. `--upgrade` takes the newest versions that the members allow.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+MEMBERS = ("shared", "services/etl", "services/trainer", "services/predictor", "services/monitor", "cli")
+OWN = [f"--no-emit-package=esteira-{Path(member).name}" for member in MEMBERS]
+COMMON = [
+    *("--universal", "--python-version=3.11", "--generate-hashes", "--no-annotate", "--quiet"),
+    *("--no-emit-index-url", "--no-emit-find-links", "--custom-compile-command=make lock"),
+]
+
+
+def compile_requirements(source: str, target: str, *options: str) -> None:
+    command = [sys.executable, "-m", "uv", "pip", "compile", source, *COMMON, *OWN, "--output-file", target, *options]
+    subprocess.run(command, cwd=ROOT, check=True)
+
+
+def main() -> None:
+    compile_requirements("pyproject.toml", "requirements.txt", "--group=dev", *sys.argv[1:])
+    for member in MEMBERS:
+        options = ["--constraint=requirements.txt"]
+        if member == "shared":
+            options.append("--all-extras")
+        compile_requirements(f"{member}/pyproject.toml", f"{member}/requirements.txt", *options)
+    lines = (ROOT / "requirements.txt").read_text().splitlines(keepends=True)
+    start = next(number for number, line in enumerate(lines) if line.startswith("uv=="))
+    end = next(n for n, line in enumerate(lines[start + 1 :], start + 1) if not line.startswith(" "))
+    (ROOT / "requirements-uv.txt").write_text("".join(lines[start:end]))
+
+
+if __name__ == "__main__":
+    main()

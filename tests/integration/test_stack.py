@@ -1,5 +1,6 @@
 """The embedded stack survives what a laptop does to it, and leaves nothing behind."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from esteira_cli.stack import Options, Stack
 from esteira_cli.stack.errors import ProcessFailed, StackError
 from esteira_cli.stack.loopback import answers, get_json, post
 from esteira_cli.stack.processes import HOME_MARK, NAME_MARK
+from esteira_cli.stack.state import read_state
 
 PAIR = {"postgres", "bucket"}
 
@@ -73,12 +75,11 @@ def test_objects_survive_the_death_of_the_bucket(own_stack: Stack) -> None:
 def test_orphans_of_a_killed_process_are_ended_before_it_starts_anew(own_stack: Stack) -> None:
     own_stack.up(only=PAIR)
     own_stack.kill("bucket")
-    with _marked_sleeper(own_stack, "bucket") as orphan, _marked_sleeper(own_stack, "etl") as sibling:
-        own_stack.up(only=PAIR)
-        assert orphan.wait(timeout=10) != 0
-        assert sibling.poll() is None
-        own_stack.down()
-        assert sibling.wait(timeout=10) != 0
+    orphan, sibling = _marked_sleeper(own_stack, "bucket"), _marked_sleeper(own_stack, "etl")
+    own_stack.up(only=PAIR)
+    assert [orphan.is_running(), sibling.is_running()] == [False, True]
+    own_stack.down()
+    assert not sibling.is_running()
 
 
 def test_down_leaves_no_process_behind(own_stack: Stack) -> None:
@@ -95,10 +96,11 @@ def test_a_stranger_under_a_recorded_pid_is_never_touched(own_stack: Stack) -> N
     stack_file = own_stack.home / "stack.json"
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as stranger:
         stack_file.write_text(stack_file.read_text().replace(str(_recorded_pid(own_stack)), str(stranger.pid)))
-        assert _state(own_stack, "bucket") == "down"
+        seen = _state(own_stack, "bucket")
         own_stack.down()
-        assert stranger.poll() is None
+        survived = stranger.poll() is None
         stranger.kill()
+    assert (seen, survived) == ("down", True)
 
 
 def test_a_port_taken_by_a_stranger_is_reported_and_left_alone(own_stack: Stack) -> None:
@@ -160,7 +162,7 @@ def test_mlflow_keeps_runs_in_postgres(mlflow_server: str) -> None:
 
 def _execute(stack: Stack, statement: str) -> list[tuple[object, ...]]:
     with psycopg.connect(stack.addresses()["database"].replace("+psycopg", ""), autocommit=True) as connection:
-        cursor = connection.execute(statement)  # type: ignore[arg-type]
+        cursor = connection.execute(statement)
         return cursor.fetchall() if cursor.description else []
 
 
@@ -180,8 +182,6 @@ def _pid(stack: Stack, name: str) -> int:
 
 
 def _recorded_pid(stack: Stack) -> int:
-    from esteira_cli.stack.state import read_state
-
     return read_state(stack.home).processes["bucket"].pid
 
 
@@ -190,7 +190,9 @@ def _tree(pid: int) -> list[psutil.Process]:
     return [parent, *parent.children(recursive=True)]
 
 
-def _marked_sleeper(stack: Stack, name: str) -> "subprocess.Popen[bytes]":
-    """A process as a component would have started it."""
+def _marked_sleeper(stack: Stack, name: str) -> psutil.Process:
+    """An orphan of a component: its parent is gone already."""
     marks = {HOME_MARK: str(stack.home), NAME_MARK: name}
-    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=marks)
+    command = ["/bin/sh", "-c", "sleep 60 > /dev/null 2>&1 & echo $!"]
+    said = subprocess.run(command, env=os.environ | marks, check=True, capture_output=True, text=True).stdout
+    return psutil.Process(int(said))

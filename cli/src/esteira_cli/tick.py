@@ -47,14 +47,14 @@ class Timer:
         self._stopped.set()
 
     def _repeat(self, name: str, url: str) -> None:
-        healthy = True
+        last: str | None = None
         while not self._stopped.wait(self._every):
             problem = self.call(url)
-            if problem:
+            if problem and problem != last:
                 logger.warning("reconcile failed", extra={"called": name, "problem": problem})
-            elif not healthy:
+            elif last and not problem:
                 logger.info("reconcile works again", extra={"called": name})
-            healthy = not problem
+            last = problem
 
     def call(self, url: str) -> str | None:
         """Calls one service once, and tells what went wrong."""

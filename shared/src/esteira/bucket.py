@@ -141,12 +141,13 @@ class Bucket:
             Unavailable: Cloud Storage does not answer.
         """
         try:
-            if self._exists(destination):  # emulators copy over it, whatever the precondition says
-                raise Conflict
-            self._rewrite(source, destination)
+            if not self._exists(destination):  # emulators copy over it, whatever the precondition says
+                self._rewrite(source, destination)
+                return
         except Conflict:
-            if self._sha256(source) != self._sha256(destination):
-                raise Conflict(f"{self.url(destination)} exists with other bytes; it is never overwritten") from None
+            pass
+        if self._sha256(source) != self._sha256(destination):
+            raise Conflict(f"{self.url(destination)} exists with other bytes; it is never overwritten")
 
     def url(self, path: str) -> str:
         """The object's `gs://` address."""

@@ -1,5 +1,8 @@
 """Runs a compiled features.sql in DuckDB, over a table of raw rows or over the rows of one request."""
 
+import csv
+import gzip
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -8,7 +11,7 @@ from typing import Any, Protocol
 
 import duckdb
 
-from esteira.exceptions import PipelineInvalid
+from esteira.exceptions import BadInput, PipelineInvalid, Problem
 from esteira.schema import DUCKDB_TYPES, Column, Row, Value, quote
 
 ROW = "_row"
@@ -34,20 +37,56 @@ def create_references(
     """
     for name, reference in references.items():
         path = folder / reference.file
+        if path.suffix != ".parquet" and reference.columns:
+            _check_header(path, list(reference.columns))
         try:
             connection.execute(f"CREATE TABLE {quote(name)} AS FROM {_reader(path, reference.columns)}")
+            _settle_integers(connection, name, path, reference.columns)
         except duckdb.Error as error:
-            raise PipelineInvalid(
-                f"{path}: {str(error).splitlines()[0]}; mend the file or its declared columns"
-            ) from error
+            line = re.search(r"CSV Error on Line: (\d+)", str(error))
+            place = f"{path}:{line[1]}" if line else str(path)
+            why = re.search(r"^(Error when|Expected Number|Invalid unicode|Value with).*", str(error), re.MULTILINE)
+            what = why[0] if why else str(error).splitlines()[0]
+            raise PipelineInvalid(f"{place}: {what}; mend the file or its declared columns") from error
+
+
+def _check_header(path: Path, declared: list[str]) -> None:
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+            found = next(csv.reader(file), [])
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        raise PipelineInvalid(f"{path}:1: not readable as CSV in UTF-8: {error}; mend the file") from error
+    if found != declared:
+        names = ", ".join(found) or "no columns"
+        raise PipelineInvalid(f"{path}:1: has {names}; declared are {', '.join(declared)}: make them equal")
 
 
 def _reader(path: Path, columns: Mapping[str, str]) -> str:
     if path.suffix == ".parquet":
         return f"read_parquet({_literal(path)})"
-    types = ", ".join(f"{_literal(name)}: {_literal(DUCKDB_TYPES[kind])}" for name, kind in columns.items())
+    types = ", ".join(f"{_literal(name)}: {_literal(_CSV_TYPES[kind])}" for name, kind in columns.items())
     given = f", auto_detect = false, columns = {{{types}}}" if types else ""
     return f"read_csv({_literal(path)}, header = true, nullstr = ['', 'NA'], delim = ',', quote = '\"'{given})"
+
+
+_CSV_TYPES = {**DUCKDB_TYPES, "integer": "VARCHAR"}
+"""An integer is read as text first: DuckDB's reader would round 2.5 and say nothing."""
+
+
+def _settle_integers(connection: duckdb.DuckDBPyConnection, table: str, path: Path, columns: Mapping[str, str]) -> None:
+    """Turns the columns declared as integers into such, where each of their values is one."""
+    if path.suffix == ".parquet":
+        return
+    for name in (name for name, kind in columns.items() if kind == "integer"):
+        text = f"trim({quote(name)})"
+        wrong = f"SELECT rowid + 2, {text} FROM {quote(table)} WHERE NOT regexp_full_match({text}, '[+-]?[0-9]+')"  # noqa: S608
+        found = connection.execute(f"{wrong} ORDER BY rowid LIMIT 1").fetchone()
+        if found:
+            raise PipelineInvalid(
+                f"{path}:{found[0]}: {name} is {found[1]!r}, declared integer; mend the value or declare a number"
+            )
+        connection.execute(f"ALTER TABLE {quote(table)} ALTER {quote(name)} TYPE BIGINT")
 
 
 def _literal(value: object) -> str:
@@ -80,12 +119,21 @@ class FeatureQuery:
         return f"WITH raw AS (SELECT {', '.join(lists)}) SELECT * FROM ({statement}\n) ORDER BY {ROW}"  # noqa: S608
 
     def run(self, rows: Sequence[Row]) -> dict[str, list[Any]]:
-        """Gives each feature's values, in the order of `rows` as `esteira.schema.check_row` types them."""
+        """Gives each feature's values, in the order of `rows` as `esteira.schema.check_row` types them.
+
+        Raises:
+            BadInput: the statement cannot compute a value, such as a cast of a text that is no number.
+            PipelineInvalid: the statement gave more or fewer rows than it was given.
+        """
         parameters: list[list[Any]] = [[_plain(row.get(c.name)) for row in rows] for c in self._columns]
         parameters.append(list(range(len(rows))))
-        cursor = self._cursor().execute(self._sql, parameters)
-        names = [described[0] for described in cursor.description]
-        found = cursor.fetchall()
+        try:
+            cursor = self._cursor().execute(self._sql, parameters)
+            names = [described[0] for described in cursor.description]
+            found = cursor.fetchall()
+        except duckdb.DataError as error:
+            what = str(error).splitlines()[0]
+            raise BadInput([Problem("rows", f"features.sql cannot compute a feature of them: {what}")]) from error
         if len(found) != len(rows):
             raise PipelineInvalid(
                 f"features.sql gave {len(found)} rows for {len(rows)}; a join must match one row at most"

@@ -13,10 +13,11 @@ worker_class = "gthread"
 workers = int(os.environ.get("WEB_CONCURRENCY") or 1)
 threads = int(os.environ.get("THREADS") or 4)
 preload_app = False
+control_socket_disable = True
 timeout = 0
 graceful_timeout = 8
 keepalive = 75
-accesslog = None
+accesslog = None  # Cloud Run logs requests; with a logging configuration only the level keeps them out
 loglevel = os.environ.get("LOG_LEVEL") or "info"
 logconfig_dict: dict[str, Any] = {
     "version": 1,
@@ -26,6 +27,6 @@ logconfig_dict: dict[str, Any] = {
     "root": {"level": "INFO", "handlers": ["stdout"]},
     "loggers": {
         "gunicorn.error": {"level": loglevel.upper(), "handlers": ["stdout"], "propagate": False},
-        "gunicorn.access": {"level": "INFO", "handlers": ["stdout"], "propagate": False},
+        "gunicorn.access": {"level": "WARNING", "handlers": ["stdout"], "propagate": False},
     },
 }

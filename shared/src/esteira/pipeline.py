@@ -3,21 +3,22 @@
 Every mistake is reported as `file:line: what is wrong; what to do`.
 """
 
-import re
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-import yaml
 
 from esteira.exceptions import PipelineInvalid, UnknownPipeline
 from esteira.schema import Column, ColumnType
+from esteira.yaml_document import YamlDocument
 
 Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Task = Literal["classification", "regression"]
 Learner = Literal["hist_gradient_boosting", "linear"]
+REFERENCE_SUFFIXES = (".csv", ".csv.gz", ".parquet")
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -169,122 +170,94 @@ def load_pipeline(folder: Path) -> LoadedPipeline:
     Raises:
         PipelineInvalid: with file, line, what is wrong and what to do.
     """
-    document = _Document(folder / "pipeline.yaml")
-    spec = document.convert()
-    columns = [document.column(name) for name in spec.columns]
+    document = YamlDocument(folder / "pipeline.yaml")
+    spec = document.convert(document.content, Pipeline)
+    columns = [_column(document, name, rules) for name, rules in spec.columns.items()]
     _check_names(document, spec, columns, folder)
-    statement = folder / "features.sql"
-    if not statement.is_file():
-        raise PipelineInvalid(f"{statement}: missing; write one SELECT from raw that names each feature")
     return LoadedPipeline(
-        name=spec.pipeline, folder=folder, spec=spec, columns=columns, features_sql=statement.read_text("utf-8")
+        name=spec.pipeline, folder=folder, spec=spec, columns=columns, features_sql=_read_statement(folder)
     )
 
 
-class _Document:
-    """A YAML file that knows on which line each value stands."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            root = yaml.compose(path.read_text("utf-8"), Loader=yaml.CSafeLoader)
-        except FileNotFoundError:
-            raise PipelineInvalid(
-                f"{path}: missing; a pipeline is a folder with pipeline.yaml and features.sql"
-            ) from None
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise PipelineInvalid(
-                f"{path}:{line}: not YAML: {error.problem}; mend the indentation or quoting"
-            ) from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise PipelineInvalid(f"{path}:1: not YAML: {error}; save it as UTF-8 text") from error
-        if not isinstance(root, yaml.MappingNode):
-            raise PipelineInvalid(f"{path}:1: expected a mapping of keys, such as `pipeline: {path.parent.name}`")
-        self._root = root
-        self._refuse_repeated_keys(root)
-        self.content: dict[str, Any] = yaml.CSafeLoader("").construct_document(root)
-
-    def convert(self) -> Pipeline:
-        try:
-            return msgspec.convert(self.content, Pipeline)
-        except msgspec.ValidationError as error:
-            raise self._invalid(error, []) from error
-
-    def column(self, name: str) -> Column:
-        rules = self.content["columns"][name]
-        try:
-            return msgspec.convert({**rules, "name": name}, Column)
-        except msgspec.ValidationError as error:
-            raise self._invalid(error, ["columns", name]) from error
-
-    def line(self, *keys: str) -> int:
-        """The line of the value at `keys`, or of the nearest part above it that exists, from 1."""
-        node: yaml.Node = self._root
-        line: int = node.start_mark.line
-        for key in keys:
-            found = self._child(node, key)
-            if found is None:
-                break
-            line, node = found
-        return line + 1
-
-    def error(self, message: str, *keys: str) -> PipelineInvalid:
-        return PipelineInvalid(f"{self.path}:{self.line(*keys)}: {message}")
-
-    @staticmethod
-    def _child(node: yaml.Node, key: str) -> tuple[int, yaml.Node] | None:
-        if isinstance(node, yaml.MappingNode):
-            return next(((name.start_mark.line, value) for name, value in node.value if name.value == key), None)
-        if isinstance(node, yaml.SequenceNode) and key.isdigit() and int(key) < len(node.value):
-            return node.value[int(key)].start_mark.line, node.value[int(key)]
-        return None
-
-    def _invalid(self, error: msgspec.ValidationError, above: list[str]) -> PipelineInvalid:
-        """Translates `Expected `int`, got `str` - at `$.a[0].b`` into file, line, key and what to do."""
-        what, _, where = str(error).partition(" - at ")
-        keys = above + re.findall(r"[^.\[\]`$]+", where)
-        unknown = re.search(r"unknown field `(.+)`", what)
-        if unknown:
-            return self.error(f"unknown key {unknown[1]!r}; remove it or mend its spelling", *keys, unknown[1])
-        missing = re.search(r"missing required field `(.+)`", what)
-        if missing:
-            return self.error(f"{'.'.join(keys) or 'the file'} lacks the key {missing[1]!r}; add it", *keys)
-        return self.error(f"{'.'.join(keys)}: {what[0].lower()}{what[1:]}; mend the value", *keys)
-
-    def _refuse_repeated_keys(self, node: yaml.Node) -> None:
-        """YAML would keep the last of two equal keys and say nothing."""
-        if isinstance(node, yaml.SequenceNode):
-            for item in node.value:
-                self._refuse_repeated_keys(item)
-        if isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, value in node.value:
-                if key.value in seen:
-                    line = key.start_mark.line + 1
-                    raise PipelineInvalid(f"{self.path}:{line}: the key {key.value!r} stands twice; remove one")
-                seen.add(key.value)
-                self._refuse_repeated_keys(value)
+def _read_statement(folder: Path) -> str:
+    path = folder / "features.sql"
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError:
+        raise PipelineInvalid(f"{path}: missing; write one SELECT from raw that names each feature") from None
+    except UnicodeDecodeError as error:
+        raise PipelineInvalid(f"{path}:1: not text: {error}; save it as UTF-8") from error
 
 
-def _check_names(document: _Document, spec: Pipeline, columns: list[Column], folder: Path) -> None:
+def _column(document: YamlDocument, name: str, rules: dict[str, Any]) -> Column:
+    if "name" in rules:
+        raise document.error("unknown key 'name'; the column's name stands before its rules", "columns", name, "name")
+    column = document.convert({**rules, "name": name}, Column, "columns", name)
+    if not name or name.startswith("_"):
+        raise document.error(f"column {name!r}: names do not begin with _; rename it", "columns", name)
+    for rule, what in _broken_rules(column).items():
+        raise document.error(f"{name}.{rule} {what}; mend the rule", "columns", name, rule)
+    return column
+
+
+def _broken_rules(column: Column) -> dict[str, str]:
+    """Rules of a column that no value could meet, or that do not belong to its type."""
+    broken: dict[str, str] = {}
+    low, high = column.min, column.max
+    for rule, bound in (("min", low), ("max", high)):
+        if bound is not None and column.type not in ("integer", "number"):
+            broken[rule] = f"is for numbers, and the column is of type {column.type}"
+        elif bound is not None and not math.isfinite(bound):
+            broken[rule] = "must be a finite number"
+    if low is not None and high is not None and low > high:
+        broken["min"] = f"is {low:g}, above the maximum {high:g}"
+    if column.values is not None and (column.type != "string" or not column.values):
+        broken["values"] = "is for strings, and lists at least one"
+    if column.max_length < 1:
+        broken["max_length"] = "must be at least 1"
+    return broken
+
+
+def _check_names(document: YamlDocument, spec: Pipeline, columns: list[Column], folder: Path) -> None:
     """Holds names against one another: what the types alone cannot say."""
     if spec.pipeline != folder.name:
         raise document.error(
             f"pipeline is {spec.pipeline!r} but its folder {folder.name!r}; make them equal", "pipeline"
         )
+    _check_unique(document, [column.name for column in columns])
     by_name = {column.name: column for column in columns}
     for position, name in enumerate(spec.entity):
-        if name not in by_name:
-            raise document.error(f"entity names {name!r}, which is no column; declare it", "entity", str(position))
+        if name not in by_name or name in spec.entity[:position]:
+            why = "stands there twice; remove one" if name in by_name else "which is no column; declare it"
+            raise document.error(f"entity names {name!r}, {why}", "entity", str(position))
         _check_key_column(document, by_name[name], position)
     _check_event_time(document, spec, by_name)
+    _check_references(document, spec, folder)
+    if spec.monitoring.psi_warning > spec.monitoring.psi_alarm:
+        raise document.error("psi_warning is above psi_alarm; make it smaller", "monitoring", "psi_warning")
+
+
+def _check_unique(document: YamlDocument, names: list[str]) -> None:
+    """SQL does not tell `Price` from `price`."""
+    seen: set[str] = set()
+    for name in names:
+        if name.lower() in seen:
+            raise document.error(f"column {name!r} differs from another in case only; rename it", "columns", name)
+        seen.add(name.lower())
+
+
+def _check_references(document: YamlDocument, spec: Pipeline, folder: Path) -> None:
     for name, reference in spec.reference.items():
-        if name == "raw" or not (folder / reference.file).is_file():
+        if name.lower() == "raw":
+            raise document.error("reference raw: `raw` are the raw rows; rename it", "reference", name)
+        if not reference.file.endswith(REFERENCE_SUFFIXES):
+            kinds = ", ".join(REFERENCE_SUFFIXES)
+            raise document.error(f"reference {name}: use a file of kind {kinds}", "reference", name, "file")
+        if not (folder / reference.file).is_file():
             raise document.error(f"reference {name}: no file {reference.file}; add it", "reference", name, "file")
 
 
-def _check_key_column(document: _Document, column: Column, position: int) -> None:
+def _check_key_column(document: YamlDocument, column: Column, position: int) -> None:
     if column.type == "number":
         raise document.error(
             f"{column.name} is a number and cannot identify a row; use another type", "entity", str(position)
@@ -295,7 +268,7 @@ def _check_key_column(document: _Document, column: Column, position: int) -> Non
         )
 
 
-def _check_event_time(document: _Document, spec: Pipeline, by_name: dict[str, Column]) -> None:
+def _check_event_time(document: YamlDocument, spec: Pipeline, by_name: dict[str, Column]) -> None:
     if spec.event_time is not None:
         column = by_name.get(spec.event_time)
         if column is None or column.type != "timestamp" or column.nullable or column.known == "after":

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from esteira.schema import Column, Row
+from esteira.schema import Column
 from esteira.scoring import Feature
 
 MODEL = "model.onnx"
@@ -17,6 +17,10 @@ ESTIMATOR = "model.skops"
 STATEMENT = "features.sql"
 PROFILE = "profile.json"
 MANIFEST = "release.json"
+
+
+Example = dict[str, int | float | str | bool | None]
+"""A raw row in the form that JSON has, times as text."""
 
 
 class File(msgspec.Struct, frozen=True):
@@ -75,7 +79,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     mlflow_run_id: str | None
     code_version: str
     seed: int
-    example: list[Row]
+    example: list[Example]
     """Rows that a request may hold, for documentation and for a smoke prediction."""
     example_scores: list[float]
     """What scikit-learn answered for `example`."""

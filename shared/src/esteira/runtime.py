@@ -5,22 +5,26 @@ with the very same code.
 """
 
 import hashlib
+import logging
 import shutil
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import duckdb
 import msgspec
 import numpy as np
 
 from esteira.bucket import Bucket
-from esteira.exceptions import ReleaseRefused
+from esteira.exceptions import BadInput, Conflict, PipelineInvalid, ReleaseRefused
 from esteira.features import FeatureQuery
 from esteira.profile import Profile
-from esteira.release import MANIFEST, MODEL, PROFILE, Release
+from esteira.release import MANIFEST, MODEL, PROFILE, Example, Release
 from esteira.schema import Row, check_row
 from esteira.scoring import Array, OnnxModel
+
+logger = logging.getLogger(__name__)
 
 SMOKE_TOLERANCE = 1e-9
 SERVING_FILES_SKIPPED = {"model.skops"}
@@ -45,13 +49,16 @@ class ReleaseRuntime:
             _verify(folder / name, self.release.files[name].sha256)
         task = "binary" if self.release.task == "classification" else "regression"
         self.model = OnnxModel((folder / MODEL).read_bytes(), task, self.release.features)  # type: ignore[arg-type]
-        self.query = FeatureQuery(
-            self.release.statement,
-            self.release.columns,
-            {name: folder / file for name, file in self.release.reference.items()},
-        )
         self._folder = folder
-        self._smoke_test()
+        try:
+            self.query = self._make_query()
+            self._smoke_test()
+        except (duckdb.Error, BadInput, PipelineInvalid) as error:
+            raise ReleaseRefused(f"features.sql of release {self.release.version} does not run: {error}") from error
+
+    def _make_query(self) -> FeatureQuery:
+        references = {name: self._folder / file for name, file in self.release.reference.items()}
+        return FeatureQuery(self.release.statement, self.release.columns, references)
 
     def features(self, rows: Sequence[Row]) -> dict[str, list[Any]]:
         """Runs features.sql over typed raw rows; the values are not yet encoded."""
@@ -79,7 +86,7 @@ class ReleaseRuntime:
                 f"it was released with {expected.tolist()}; release it again"
             )
 
-    def _typed_example(self, row: Row) -> Row:
+    def _typed_example(self, row: Example) -> Row:
         typed, problems = check_row(self.release.columns, row, "example")
         if problems:
             raise ReleaseRefused(f"the example of release {self.release.version} breaks its own schema: {problems[0]}")
@@ -96,12 +103,16 @@ def fetch_release(bucket: Bucket, path: str, manifest_sha256: str, cache: Path) 
     """
     folder = cache / manifest_sha256
     if folder.is_dir():
-        return folder
+        if _is_intact(folder, manifest_sha256):
+            return folder
+        shutil.rmtree(folder, ignore_errors=True)
     cache.mkdir(parents=True, exist_ok=True)
     arriving = Path(tempfile.mkdtemp(dir=cache))
     try:
         _download(bucket, path, manifest_sha256, arriving)
         arriving.rename(folder)
+    except Conflict as error:
+        raise ReleaseRefused(str(error)) from error
     except OSError:
         if not folder.is_dir():  # another worker may have been quicker
             raise
@@ -110,15 +121,22 @@ def fetch_release(bucket: Bucket, path: str, manifest_sha256: str, cache: Path) 
     return folder
 
 
+def _is_intact(folder: Path, manifest_sha256: str) -> bool:
+    try:
+        release = _read_manifest(folder, manifest_sha256)
+        for name in set(release.files) - SERVING_FILES_SKIPPED:
+            _verify(folder / name, release.files[name].sha256)
+    except ReleaseRefused as error:
+        logger.warning("cached release damaged; it is fetched again", extra={"error": str(error)})
+        return False
+    return True
+
+
 def _download(bucket: Bucket, path: str, manifest_sha256: str, folder: Path) -> None:
     bucket.download(f"{path}{MANIFEST}", folder / MANIFEST, manifest_sha256)
     release = _read_manifest(folder, manifest_sha256)
     for name in sorted(set(release.files) - SERVING_FILES_SKIPPED):
-        target = folder / name
-        if not target.resolve().is_relative_to(folder.resolve()):
-            raise ReleaseRefused(f"release.json names {name!r}, outside of its own folder")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        bucket.download(f"{path}{name}", target, release.files[name].sha256)
+        bucket.download(f"{path}{name}", folder / name, release.files[name].sha256)
 
 
 def _read_manifest(folder: Path, sha256: str | None) -> Release:
@@ -126,11 +144,24 @@ def _read_manifest(folder: Path, sha256: str | None) -> Release:
     if sha256 is not None:
         _verify(path, sha256)
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Release)
+        release = msgspec.json.decode(path.read_bytes(), type=Release)
     except FileNotFoundError:
         raise ReleaseRefused(f"{folder} holds no {MANIFEST}") from None
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ReleaseRefused(f"{MANIFEST} is not a release's: {error}; release it again") from error
+    _check_names(release)
+    return release
+
+
+def _check_names(release: Release) -> None:
+    """Every file lies within the release's folder, and every file that serving reads is hashed."""
+    for name in release.files:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or name in ("", ".", MANIFEST):
+            raise ReleaseRefused(f"{MANIFEST} names {name!r}, which is no file within its own folder; release it again")
+    unknown = {MODEL, *release.reference.values()} - set(release.files)
+    if unknown:
+        raise ReleaseRefused(f"{MANIFEST} does not list {', '.join(sorted(unknown))} among its files; release it again")
 
 
 def _verify(path: Path, sha256: str) -> None:

@@ -167,22 +167,22 @@ def _boolean(value: object) -> bool:
 def _timestamp(value: object) -> datetime:
     text = _string(value)
     try:
-        if not _TIMESTAMP.fullmatch(text):
-            raise ValueError(text)
-        moment = datetime.fromisoformat(text)
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        raise Refused(f"expected a time such as 2013-01-31T18:00:00Z, got {text[:40]!r}") from None
+        moment = datetime.fromisoformat(text) if _TIMESTAMP.fullmatch(text) else None
+        if moment is not None:
+            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # no such day, or in UTC before year 1 or after 9999
+        pass
+    raise Refused(f"expected a time such as 2013-01-31T18:00:00Z, got {text[:40]!r}")
 
 
 def _date(value: object) -> date:
     text = _string(value)
     try:
-        if not _DATE.fullmatch(text):
-            raise ValueError(text)
-        return date.fromisoformat(text)
-    except ValueError:
-        raise Refused(f"expected a date such as 2013-01-31, got {text[:40]!r}") from None
+        if _DATE.fullmatch(text):
+            return date.fromisoformat(text)
+    except ValueError:  # no such day
+        pass
+    raise Refused(f"expected a date such as 2013-01-31, got {text[:40]!r}")
 
 
 _TYPED: dict[str, Any] = {

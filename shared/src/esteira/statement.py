@@ -5,6 +5,7 @@ tables alone. What breaks that visibly (aggregates, windows, DISTINCT, LIMIT, th
 line; the rest is measured by etl, which holds row counts and row-by-row results against the whole batch.
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -30,11 +31,13 @@ _NOT_ROW_LOCAL: dict[type[Any], str] = {
     exp.Limit: "LIMIT drops rows",
     exp.Where: "WHERE drops rows; give their features NULL instead",
     exp.SetOperation: "UNION, EXCEPT and INTERSECT add or drop rows",
-    exp.Rand: "random() gives another value each time",
-    exp.CurrentTimestamp: "the clock gives another value each time",
-    exp.CurrentDate: "the clock gives another value each time",
-    exp.CurrentTime: "the clock gives another value each time",
+    exp.Offset: "OFFSET drops rows",
+    exp.TableSample: "a sample drops rows",
+    exp.Unnest: "unnest adds rows",
+    exp.Explode: "unnest adds rows",
 }
+_CLOCK = {"current_timestamp", "current_date", "current_time", "localtime", "localtimestamp", "ago"}
+"""Read without parentheses, or a macro that does so."""
 
 
 class FeatureColumn(msgspec.Struct, frozen=True):
@@ -60,10 +63,11 @@ def compile_statement(pipeline: LoadedPipeline) -> Statement:
     """
     source = _Source(pipeline)
     source.check_row_locality()
+    sql = source.with_row_key()
     with duckdb.connect(":memory:") as connection:
         create_references(connection, pipeline.folder, pipeline.spec.reference)
         _create_empty_raw(connection, pipeline)
-        sql = source.with_row_key()
+        source.check_functions(connection)
         source.check_in_duckdb(connection)
         described = connection.execute(f"DESCRIBE {sql}").fetchall()
     features = [source.feature(name, kind) for name, kind, *_ in described if name != ROW]
@@ -83,22 +87,25 @@ class _Source:
         self._pipeline = pipeline
         self.path = pipeline.folder / "features.sql"
         self._above = 0
-        self.text = pipeline.features_sql.rstrip().removesuffix(";")
-        self._skip_leading_comments()
+        self.text = pipeline.features_sql
+        self._trim()
         self._select = self._parse()
 
     def error(self, message: str, line: int = 1) -> PipelineInvalid:
         return PipelineInvalid(f"{self.path}:{line + self._above}: {message}")
 
-    def _skip_leading_comments(self) -> None:
-        """DuckDB counts the lines of its errors from the first word of the statement."""
+    def _trim(self) -> None:
+        """Cuts off what stands before the first word, from which DuckDB counts lines, and a last semicolon."""
         try:
-            first = next(iter(sqlglot.tokenize(self.text, read="duckdb")), None)
+            tokens = list(sqlglot.tokenize(self.text, read="duckdb"))
         except sqlglot.errors.SqlglotError as error:
             raise self.error(f"not SQL: {str(error).splitlines()[0]}; mend the statement") from error
-        start = first.start if first else 0
+        start = tokens[0].start if tokens else 0
+        end = len(self.text)
+        while tokens and tokens[-1].token_type == TokenType.SEMICOLON:
+            end = tokens.pop().start
         self._above = self.text[:start].count("\n")
-        self.text = self.text[start:]
+        self.text = self.text[start:end].rstrip()
 
     def _parse(self) -> exp.Select:
         try:
@@ -116,6 +123,28 @@ class _Source:
             for kind, why in _NOT_ROW_LOCAL.items():
                 if isinstance(node, kind):
                     raise self.error(f"{why}, and features may depend on one row only; rewrite it", _line(node))
+
+        for join in self._select.args.get("joins") or []:
+            if join.side != "LEFT":
+                raise self.error("only a LEFT JOIN keeps every row, and each once; write LEFT JOIN", _line(join))
+
+    def check_functions(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Refuses what DuckDB itself calls an aggregate, or not the same for the same arguments."""
+        query = "SELECT DISTINCT function_name FROM duckdb_functions() WHERE "
+        unstable = _names(connection, f"{query} stability <> 'CONSISTENT' AND function_name <> 'error'")
+        aggregates = _names(connection, f"{query} function_type = 'aggregate'")
+        tokens = [*sqlglot.tokenize(self.text, read="duckdb"), None]
+        for token, following in itertools.pairwise(tokens):
+            name = token.text.lower() if token else ""
+            called = following is not None and following.token_type == TokenType.L_PAREN
+            if name in _CLOCK and token.token_type not in (TokenType.IDENTIFIER, TokenType.STRING):
+                raise self.error(f"{name} reads the clock: features may depend on one row only; rewrite it", token.line)
+            if called and name in unstable:
+                raise self.error(f"{name}() gives another value each time; rewrite it with columns only", token.line)
+            if called and name in aggregates:
+                raise self.error(
+                    f"{name}() is an aggregate: features may depend on one row only; rewrite it", token.line
+                )
 
     def check_in_duckdb(self, connection: duckdb.DuckDBPyConnection) -> None:
         try:
@@ -176,6 +205,10 @@ class _Source:
                 )
         if not features:
             raise self.error("yields no feature; name at least one")
+
+
+def _names(connection: duckdb.DuckDBPyConnection, query: str) -> set[str]:
+    return {name for (name,) in connection.execute(query).fetchall()}
 
 
 _NUMERIC = {

@@ -111,10 +111,10 @@ def read_body(received: Request, limit: int = MAX_BODY_BYTES) -> bytes:
     Raises:
         RequestEntityTooLarge: it has more.
     """
-    received.max_content_length = limit
-    if (received.content_length or 0) > limit:
+    received.max_content_length = limit + 1  # a body without a length is cut off there, not refused
+    if (received.content_length or 0) > limit or len(body := received.get_data(cache=False)) > limit:
         raise RequestEntityTooLarge(f"the body has more than {limit} bytes")
-    return received.get_data(cache=False)
+    return body
 
 
 def decode_json(body: bytes, cls: type[T] | Any = Any) -> Any:

@@ -1,7 +1,7 @@
 """The JSON body of a push, and what Pub/Sub adds to a dead letter."""
 
 import base64
-import datetime
+import datetime as dt
 import json
 
 from esteira_cli.pubsub.records import Delivery
@@ -49,5 +49,5 @@ def dead_letter_attributes(subscription: str, attempts: int, publish_time: float
 
 def utc_text(seconds: float) -> str:
     """Returns a moment in UTC, to the millisecond, without its zone."""
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    moment = dt.datetime.fromtimestamp(seconds, dt.UTC)
     return moment.replace(tzinfo=None).isoformat(timespec="milliseconds")

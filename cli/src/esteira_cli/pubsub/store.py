@@ -74,7 +74,7 @@ class Store:
             for row in _due(connection, subscription.name, now, limit):
                 if row["publish_time"] < now - subscription.retention_s:
                     _remove(connection, subscription.name, row["message_id"], row["copy"])
-                elif subscription.exhausted(row["attempts"]) and self._can_dead_letter(subscription):
+                elif subscription.exhausted(row["attempts"]) and _can_dead_letter(connection, subscription):
                     woken |= self._dead_letter(connection, subscription, row)
                 else:
                     claimed.append(_lease(connection, subscription, row, holder, now + lease_s))
@@ -161,7 +161,7 @@ class Store:
         row = _held_row(connection, subscription.name, lease)
         if row is None:
             return set()
-        if subscription.exhausted(row["attempts"]) and self._can_dead_letter(subscription):
+        if subscription.exhausted(row["attempts"]) and _can_dead_letter(connection, subscription):
             return self._dead_letter(connection, subscription, row)
         connection.execute(
             "UPDATE deliveries SET holder = NULL, available_at = ? "
@@ -170,19 +170,7 @@ class Store:
         )
         return set()
 
-    def _can_dead_letter(self, subscription: Subscription) -> bool:
-        policy = subscription.dead_letter
-        if policy is None or self._resources.has_topic(policy.topic):
-            return True
-        logger.warning(
-            "The dead-letter topic was deleted: the message is delivered further; create the topic again",
-            extra={"subscription": subscription.name, "topic": policy.topic},
-        )
-        return False
-
-    def _dead_letter(
-        self, connection: sqlite3.Connection, subscription: Subscription, row: sqlite3.Row
-    ) -> set[str]:
+    def _dead_letter(self, connection: sqlite3.Connection, subscription: Subscription, row: sqlite3.Row) -> set[str]:
         """Moves one message to the dead-letter topic, in the transaction that removes it here."""
         policy = subscription.dead_letter
         if policy is None:
@@ -200,6 +188,20 @@ class Store:
             extra={"subscription": subscription.name, "message_id": row["message_id"], "topic": policy.topic},
         )
         return set(subscribers)
+
+
+def _can_dead_letter(connection: sqlite3.Connection, subscription: Subscription) -> bool:
+    """False once someone has deleted the dead-letter topic: then the message is delivered further."""
+    policy = subscription.dead_letter
+    if policy is None:
+        return False
+    if connection.execute("SELECT 1 FROM topics WHERE name = ?", (policy.topic,)).fetchone():
+        return True
+    logger.warning(
+        "The dead-letter topic is gone, the message is delivered further; create the topic again",
+        extra={"subscription": subscription.name, "topic": policy.topic},
+    )
+    return False
 
 
 def _subscribers(connection: sqlite3.Connection, topic: str) -> list[str]:

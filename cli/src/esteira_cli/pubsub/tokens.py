@@ -1,7 +1,7 @@
 """The key that signs push tokens, kept in the state folder, and the two forms in which it is published."""
 
 import base64
-import datetime
+import datetime as dt
 import hashlib
 import json
 import os
@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 ISSUER = "https://accounts.google.com"
 LIFETIME_S = 3600
 KEY_FILE = "signing-key.pem"
+NO_KEY = "expected an RSA private key; delete the file to have a new one made"
 
 
 class SigningKey:
@@ -76,9 +77,12 @@ def load_signing_key(state_dir: Path) -> SigningKey:
     path = state_dir / KEY_FILE
     if not path.exists():
         _create_key(path)
-    private = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    try:
+        private = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {NO_KEY}") from error
     if not isinstance(private, rsa.RSAPrivateKey):
-        raise ValueError(f"{path}: expected an RSA private key; delete the file to have a new one made")  # noqa: TRY004
+        raise ValueError(f"{path}: {NO_KEY}")  # noqa: TRY004 - the file is wrong, not an argument's type
     return SigningKey(private)
 
 
@@ -114,15 +118,15 @@ def _link_if_absent(draft: Path, path: Path) -> None:
 
 def _self_signed(private: rsa.RSAPrivateKey) -> x509.Certificate:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "esteira-pubsub.local")])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(private.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=3650))
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=3650))
         .sign(private, hashes.SHA256())
     )
 

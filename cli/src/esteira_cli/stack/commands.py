@@ -89,7 +89,8 @@ def logs(home: Path, name: str, follow: bool, lines: int) -> None:
     known = sorted(stack.blueprint().components())
     if name not in known:
         raise StackError(f"there is no process {name!r}; there are: {', '.join(known)}")
-    click.echo(log_tail(stack.home, name, lines))
+    for line in log_tail(stack.home, name, lines):
+        click.echo(line)
     if follow:
         for chunk in _grow(stack.log(name)):
             click.echo(chunk, nl=False)

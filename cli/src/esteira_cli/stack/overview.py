@@ -34,8 +34,8 @@ def overview(stack: Stack) -> dict[str, Any]:
 
 def dead_lettered(emulator: Any) -> dict[str, int]:
     """Counts the messages that wait in dead-letter subscriptions, by subscription."""
-    listed = emulator.get("subscriptions", []) if isinstance(emulator, dict) else []
-    counts = {_short(entry["name"]): int(entry.get("backlog", 0)) for entry in listed}
+    listed = emulator.get("subscriptions", {}) if isinstance(emulator, dict) else {}
+    counts = {_short(name): int(counters["outstanding"]) for name, counters in listed.items()}
     return {name: count for name, count in counts.items() if name.endswith(".dead") and count}
 
 

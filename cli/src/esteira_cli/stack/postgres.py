@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from esteira_cli.stack.component import Component
 from esteira_cli.stack.errors import StackError
 from esteira_cli.stack.ports import HOST
+from esteira_cli.stack.processes import POSTGRES_FOLDER
 from esteira_cli.stack.state import replace_file
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Postgres:
     """
 
     def __init__(self, home: Path, port: int, databases: tuple[str, ...], durable: bool) -> None:
-        self.data = home / "postgres"
+        self.data = home / POSTGRES_FOLDER
         self._home = home
         self._port = port
         self._databases = databases

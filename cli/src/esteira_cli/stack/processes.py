@@ -8,6 +8,7 @@ are found when their parent was killed.
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -19,8 +20,13 @@ from esteira_cli.stack.state import ProcessRecord
 
 HOME_MARK = "ESTEIRA_STACK_HOME"
 NAME_MARK = "ESTEIRA_STACK_COMPONENT"
-SAME_START_SECONDS = 1.0
+POSTGRES_FOLDER = "postgres"
+"""Its children write over their environment: they are known by the folder that they work in."""
+SAME_START_SECONDS = 0.005
+KILL_SECONDS = 5.0
+POLL_SECONDS = 0.02
 LARGEST_LOG = 10_000_000
+LARGEST_TAIL = 1_000_000
 WITHHELD = ("GOOGLE_APPLICATION_CREDENTIALS", "DATABASE_URL", "PYTHONWARNINGS")
 """Variables of the user that must not reach the local stack."""
 
@@ -53,7 +59,7 @@ def launch(component: Component, home: Path) -> ProcessRecord:
         except OSError as error:
             raise StackError(f"{component.name}: {component.argv[0]} cannot be run: {error}") from error
     _children.append(process)
-    return ProcessRecord(process.pid, _created(process.pid), component.fingerprint)
+    return ProcessRecord(process.pid, _started(process.pid), component.fingerprint)
 
 
 def is_alive(record: ProcessRecord) -> bool:
@@ -66,27 +72,44 @@ def find(record: ProcessRecord) -> psutil.Process | None:
     _reap()
     try:
         process = psutil.Process(record.pid)
-        same = abs(process.create_time() - record.created) < SAME_START_SECONDS
+        same = abs(_started(record.pid) - record.started) < SAME_START_SECONDS
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.Error:
         return None
 
 
-def members(home: Path, components: Iterable[Component]) -> list[psutil.Process]:
-    """Every living process that these components of the stack in `home` started, orphans too."""
-    names = {component.name for component in components}
-    folders = {str(component.working_dir) for component in components if component.working_dir}
-    return [process for process in psutil.process_iter() if _belongs(process, str(home), names, folders)]
+def members(home: Path, component: Component | None = None) -> list[psutil.Process]:
+    """Every living process that the stack in `home`, or one component of it, started; orphans too."""
+    folder = component.working_dir if component else home / POSTGRES_FOLDER
+    name = component.name if component else None
+    return [process for process in psutil.process_iter() if _belongs(process, home, name, folder)]
 
 
 def stop(processes: Iterable[psutil.Process], first: signal.Signals, patience: float) -> None:
     """Asks processes to end, and kills those that have not after `patience` seconds."""
-    asked = list(processes)
-    _signal(asked, first)
-    _, alive = psutil.wait_procs(asked, timeout=patience)
-    _signal(alive, signal.SIGKILL)
-    psutil.wait_procs(alive, timeout=5)
+    left = list(processes)
+    for number, seconds in ((first, patience), (signal.SIGKILL, KILL_SECONDS)):
+        _signal(left, number)
+        left = _outlast(left, seconds)
     _reap()
+
+
+def _outlast(asked: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Waits until all have ended, and returns those that have not after `seconds`.
+
+    A zombie has ended: in a container there may be nobody to collect it.
+    """
+    deadline = time.monotonic() + seconds
+    while (left := [process for process in asked if _runs(process)]) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    return left
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def log_path(home: Path, name: str) -> Path:
@@ -94,15 +117,15 @@ def log_path(home: Path, name: str) -> Path:
     return home / "logs" / f"{name}.log"
 
 
-def log_tail(home: Path, name: str, lines: int = 15) -> str:
+def log_tail(home: Path, name: str, lines: int = 15) -> list[str]:
     """The last lines of a component's log."""
     try:
         with log_path(home, name).open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 20_000))
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LARGEST_TAIL))
             text = file.read().decode(errors="replace")
     except FileNotFoundError:
-        return "(no log)"
-    return "\n".join(text.splitlines()[-lines:])
+        return []
+    return text.splitlines()[-lines:]
 
 
 def _environment(component: Component, home: Path) -> Mapping[str, str]:
@@ -118,23 +141,32 @@ def _rotate(log: Path) -> None:
         log.replace(log.with_suffix(".log.1"))
 
 
-def _created(pid: int) -> float:
+def _started(pid: int) -> float:
+    """When a process started, in seconds that no change of the clock moves; 0 where it has ended.
+
+    Linux tells it since boot, in ticks (`proc_pid_stat(5)`, field 22); elsewhere it is the time of day.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except OSError:
+        pass
     try:
         return psutil.Process(pid).create_time()
-    except psutil.Error:  # it ended at once: no process will match this record
+    except psutil.Error:
         return 0.0
 
 
-def _belongs(process: psutil.Process, home: str, names: set[str], folders: set[str]) -> bool:
+def _belongs(process: psutil.Process, home: Path, name: str | None, folder: Path | None) -> bool:
     try:
         if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
             return False
-        if folders and process.cwd() in folders:
+        if folder and process.cwd() == str(folder):
             return True
         environ = process.environ()
     except (psutil.Error, OSError):
         return False
-    return environ.get(HOME_MARK) == home and environ.get(NAME_MARK) in names
+    return environ.get(HOME_MARK) == str(home) and name in (None, environ.get(NAME_MARK))
 
 
 def _signal(processes: Iterable[psutil.Process], number: signal.Signals) -> None:

@@ -71,9 +71,9 @@ def duration(seconds: float) -> str:
 
 def overview_tables(found: Mapping[str, Any]) -> list[Table | Text]:
     """What `overview` found, one block for each pipeline."""
-    return [part for name, pipeline in found["pipelines"].items() for part in _pipeline(name, pipeline)] + [
-        Text(f"\n{note}", "yellow") for note in found["notes"]
-    ]
+    blocks = [part for name, pipeline in found["pipelines"].items() for part in _pipeline(name, pipeline)]
+    dead = [f"{count} dead-lettered in {name}" for name, count in found["dead_lettered"].items()]
+    return [*blocks, *(Text(line, "red") for line in dead), *(Text(note, "yellow") for note in found["notes"])]
 
 
 def _pipeline(name: str, pipeline: Mapping[str, Any]) -> Iterator[Table | Text]:

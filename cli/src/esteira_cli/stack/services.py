@@ -27,7 +27,15 @@ def component(name: str, environ: Mapping[str, str], port: int) -> Component:
     health = "live" if name == "predictor" else "ready"
     return Component(
         name=name,
-        argv=(sys.executable, "-m", "gunicorn", "-c", "python:esteira.gunicorn", f"{name}.main:create()"),
+        argv=(
+            sys.executable,
+            "-m",
+            "gunicorn",
+            "--no-control-socket",
+            "-c",
+            "python:esteira.gunicorn",
+            f"{name}.main:create()",
+        ),
         environ=environ,
         needs=frozenset({"bucket", "topology"} | ({"migrations"} if name != "predictor" else set())),
         ports=(name,),

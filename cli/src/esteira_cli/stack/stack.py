@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ from esteira_cli.stack.component import Component
 from esteira_cli.stack.errors import StackError
 from esteira_cli.stack.graph import waves, with_needs
 from esteira_cli.stack.ports import choose_ports, is_free
-from esteira_cli.stack.starter import Report, Starter, silent
+from esteira_cli.stack.starter import ORPHAN_SECONDS, Report, Starter, silent
 from esteira_cli.stack.state import ProcessRecord, StackState, locked, read_state, write_state
 
 __all__ = ["ComponentState", "Options", "Stack"]
@@ -78,13 +79,12 @@ class Stack:
         if not self.home.is_dir():
             return
         with locked(self.home, when_busy=lambda: report("stack", "waiting", "another esteira command is at work")):
-            blueprint = self.blueprint()
-            components = blueprint.components()
-            for wave in reversed(waves(blueprint.needs())):
-                self._stop_wave([components[name] for name in wave if name in components], report)
-            write_state(self.home, msgspec.structs.replace(read_state(self.home), processes={}))
+            self._stop_in_order(report)
+            processes.stop(processes.members(self.home), signal.SIGTERM, ORPHAN_SECONDS)
             if wipe:
                 shutil.rmtree(self.home)
+            else:
+                write_state(self.home, msgspec.structs.replace(read_state(self.home), processes={}))
 
     def kill(self, name: str) -> int:
         """Kills one process the hard way, and nothing else: what a crash does. Returns its pid.
@@ -157,7 +157,7 @@ class Stack:
             if record and processes.is_alive(record):
                 continue
             for name in [name for name in component.ports if not is_free(ports[name])]:
-                self._stop_members([component])
+                self._stop_members(component)
                 if not is_free(ports[name]):
                     taken = ports.pop(name)
                     ports = choose_ports([name], ports)
@@ -167,6 +167,16 @@ class Stack:
     def _blueprint(self, state: StackState) -> Blueprint:
         folder = self._pipelines_dir or Path(state.pipelines_dir)
         return Blueprint(self.home, folder, self._options or _kept_options(state), state.ports)
+
+    def _stop_in_order(self, report: Report) -> None:
+        """Stops what depends on others first; without a readable state there is no order to keep."""
+        try:
+            blueprint = self.blueprint()
+        except StackError:
+            return
+        components = blueprint.components()
+        for wave in reversed(waves(blueprint.needs())):
+            self._stop_wave([components[name] for name in wave if name in components], report)
 
     def _stop_wave(self, components: list[Component], report: Report) -> None:
         threads = [threading.Thread(target=self._stop_one, args=(component, report)) for component in components]
@@ -181,14 +191,12 @@ class Stack:
         if leader:
             report(component.name, "stopping", "")
             processes.stop([leader], component.stop_signal, STOP_SECONDS)
-        self._stop_members([component])
+        self._stop_members(component)
         if leader:
             report(component.name, "stopped", "")
 
-    def _stop_members(self, components: list[Component]) -> None:
-        found = processes.members(self.home, components)
-        if found:
-            processes.stop(found, components[0].stop_signal, 3.0)
+    def _stop_members(self, component: Component) -> None:
+        processes.stop(processes.members(self.home, component), component.stop_signal, ORPHAN_SECONDS)
 
 
 def _kept_options(state: StackState) -> Options:
@@ -197,7 +205,7 @@ def _kept_options(state: StackState) -> Options:
 
 def _look(component: Component, record: ProcessRecord | None) -> ComponentState:
     process = processes.find(record) if record else None
-    if process is None or record is None:
+    if process is None:
         return ComponentState(component.name, "down", component.address)
     health = "healthy" if component.ready() else "unhealthy"
-    return ComponentState(component.name, health, component.address, process.pid, time.time() - record.created)
+    return ComponentState(component.name, health, component.address, process.pid, time.time() - process.create_time())

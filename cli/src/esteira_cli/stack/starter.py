@@ -12,6 +12,7 @@ from esteira_cli.stack.blueprint import Blueprint
 from esteira_cli.stack.component import Component, Step
 from esteira_cli.stack.errors import Cancelled, ProcessFailed, StackError
 from esteira_cli.stack.graph import run_in_order
+from esteira_cli.stack.log_lines import readable
 from esteira_cli.stack.state import ProcessRecord, read_state, write_state
 
 Report = Callable[[str, str, str], None]
@@ -78,7 +79,7 @@ class Starter:
 
     def _launch(self, component: Component) -> ProcessRecord:
         self._report(component.name, "starting", "")
-        orphans = processes.members(self._home, [component])
+        orphans = processes.members(self._home, component)
         if orphans:
             processes.stop(orphans, component.stop_signal, ORPHAN_SECONDS)
         component.prepare()
@@ -101,7 +102,7 @@ class Starter:
 
     def _explain(self, component: Component, what: str) -> str:
         log = processes.log_path(self._home, component.name)
-        tail = processes.log_tail(self._home, component.name)
+        tail = "\n".join(f"  {line}" for line in readable(processes.log_tail(self._home, component.name)))
         return f"{component.name} {what}. The end of {log}:\n{tail}\nCorrect the cause and run `esteira up` again."
 
     def _is_up(self, component: Component) -> bool:

@@ -13,11 +13,11 @@ from esteira_cli.stack.errors import StackBusy, StackError
 
 
 class ProcessRecord(msgspec.Struct, frozen=True):
-    """A process that was started: the pair (pid, created) names it even after its pid is reused."""
+    """A process that was started: the pair (pid, started) names it even after its pid is reused."""
 
     pid: int
-    created: float
-    """Start time as the kernel tells it, seconds since the epoch."""
+    started: float
+    """Start time as the kernel tells it, in seconds since boot on Linux."""
     fingerprint: str
     """Digest of its command and environment: another one means that it must be started anew."""
 

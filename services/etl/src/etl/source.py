@@ -5,6 +5,7 @@ import io
 import zlib
 from collections.abc import Sequence
 
+from esteira.bucket import Bucket
 from esteira.exceptions import PermanentError
 from esteira.schema import Column
 from etl.records import NotARecord, Records
@@ -31,9 +32,26 @@ class FileRefused(PermanentError):
     """The file is refused whole; the message says why and what to do."""
 
 
-def count_lines(data: bytes) -> int:
-    """How many lines `data` has, at least one where it is not empty."""
-    return data.count(b"\n") + (not data.endswith(b"\n") if data else 0)
+class Gone(PermanentError):
+    """The generation that was announced is not there to be read."""
+
+
+def fetch(bucket: Bucket, name: str, generation: int, limit: int) -> bytes:
+    """Reads one generation of an object.
+
+    Raises:
+        Gone: it was deleted or replaced.
+        FileRefused: it has more than `limit` bytes.
+    """
+    listed = next((found for found in bucket.list(name) if found.path == name), None)
+    if listed is not None and listed.generation == generation and listed.size > limit:
+        raise FileRefused(f"has {listed.size} bytes, at most {limit} are taken; split it into smaller files")
+    found = bucket.read_versioned(name)
+    if found is None:
+        raise Gone("deleted before it was read; upload it again")
+    if found[1] != generation:
+        raise Gone(f"replaced by generation {found[1]} before it was read")
+    return found[0]
 
 
 def unpack(name: str, data: bytes, limit: int) -> bytes:

@@ -68,11 +68,14 @@ _MINUTES = (
     f"TRY_CAST(regexp_extract($T, '{_OFFSET}', 3) AS INTEGER)))"
 )
 _UTC = f"{_LOCAL} - to_minutes(coalesce({_MINUTES}, 0))"
-_IN_PYTHONS_RANGE = f"$T[1:4] <> '0000' AND {_UTC} BETWEEN TIMESTAMP '0001-01-01' AND TIMESTAMP '9999-12-31 23:59:59.999999'"
+_IN_PYTHONS_RANGE = (
+    f"$T[1:4] <> '0000' AND {_UTC} BETWEEN TIMESTAMP '0001-01-01' AND TIMESTAMP '9999-12-31 23:59:59.999999'"
+)
 _TYPED = {
     "integer": (
         f"CASE WHEN regexp_full_match($T, '{_WHOLE}') THEN TRY_CAST(split_part($T, '.', 1) AS BIGINT) "
-        f"WHEN regexp_full_match($T, '{_NUMBER}') AND {_DOUBLE} = trunc({_DOUBLE}) THEN TRY_CAST({_DOUBLE} AS BIGINT) END"
+        f"WHEN regexp_full_match($T, '{_NUMBER}') AND {_DOUBLE} = trunc({_DOUBLE}) "
+        f"THEN TRY_CAST({_DOUBLE} AS BIGINT) END"
     ),
     "number": f"CASE WHEN regexp_full_match($T, '{_NUMBER}') AND isfinite({_DOUBLE}) THEN {_DOUBLE} END",
     "string": "$T",

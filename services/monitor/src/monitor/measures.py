@@ -1,6 +1,6 @@
 """Everything that is measured on one window of one model version, as checks with threshold and verdict."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from esteira.exceptions import NotEnoughData
-from esteira.pipeline import Monitoring
+from esteira.pipeline import Monitoring, Retraining
 from esteira.profile import Binning, Profile
 from monitor.drift import population_stability_index
 from monitor.performance import (
@@ -22,6 +22,7 @@ from monitor.performance import (
     mean_bias,
     observed_to_expected,
     r_squared,
+    relative_bias,
     root_mean_squared_error,
 )
 
@@ -114,63 +115,73 @@ def _greatest(features: list[Check], monitoring: Monitoring) -> Check:
 
 
 def measure_performance(
-    task: str, labelled: Labelled, released: Mapping[str, float], monitoring: Monitoring, max_loss: float
+    task: str, labelled: Labelled, released: Mapping[str, float], monitoring: Monitoring, retraining: Retraining
 ) -> list[Check]:
     """All figures that labels allow, for `classification` or `regression`.
 
     Args:
         released: the release's metrics on its holdout; the main metric is compared with it.
-        max_loss: how far the main metric may fall below it.
     """
     if not len(labelled):
         return []
     measure = _classification if task == "classification" else _regression
-    enough = len(labelled) >= monitoring.min_outcomes
-    checks = measure(labelled, monitoring.confidence)
-    judged = [_against_release(check, released, max_loss) for check in checks]
-    return judged if enough else [msgspec.structs.replace(check, verdict="insufficient") for check in judged]
+    checks = [
+        *measure(labelled, monitoring.confidence),
+        _estimated("score_bias", relative_bias, labelled, monitoring.confidence),
+    ]
+    if len(labelled) < monitoring.min_outcomes:
+        return [msgspec.structs.replace(check, verdict="insufficient") for check in checks]
+    return [_judged(check, released, retraining) for check in checks]
 
 
 def _classification(rows: Labelled, confidence: float) -> list[Check]:
     return [
-        _estimated("auc", lambda: area_under_roc_curve(rows.labels, rows.scores, confidence)),
-        _figure("log_loss", log_loss(rows.labels, rows.scores)),
-        _figure("brier", brier_score(rows.labels, rows.scores)),
-        _estimated("calibration", lambda: observed_to_expected(rows.labels, rows.scores, confidence)),
-        _figure("calibration_error", expected_calibration_error(rows.labels, rows.scores)),
-        _figure("base_rate", float(rows.labels.mean())),
+        _estimated("auc", area_under_roc_curve, rows, confidence),
+        Check(name="log_loss", value=log_loss(rows.labels, rows.scores)),
+        Check(name="brier", value=brier_score(rows.labels, rows.scores)),
+        _estimated("calibration", observed_to_expected, rows, confidence),
+        Check(name="calibration_error", value=expected_calibration_error(rows.labels, rows.scores)),
+        Check(name="base_rate", value=float(rows.labels.mean())),
     ]
 
 
 def _regression(rows: Labelled, confidence: float) -> list[Check]:
     return [
-        _estimated("r2", lambda: r_squared(rows.labels, rows.scores, confidence)),
-        _figure("mae", mean_absolute_error(rows.labels, rows.scores)),
-        _figure("rmse", root_mean_squared_error(rows.labels, rows.scores)),
-        _estimated("bias", lambda: mean_bias(rows.labels, rows.scores, confidence)),
-        _estimated("calibration", lambda: observed_to_expected(rows.labels, rows.scores, confidence)),
+        _estimated("r2", r_squared, rows, confidence),
+        Check(name="mae", value=mean_absolute_error(rows.labels, rows.scores)),
+        Check(name="rmse", value=root_mean_squared_error(rows.labels, rows.scores)),
+        _estimated("bias", mean_bias, rows, confidence),
+        _estimated("calibration", observed_to_expected, rows, confidence),
     ]
 
 
-def _figure(name: str, value: float) -> Check:
-    return Check(name=name, value=value)
-
-
-def _estimated(name: str, measure: Any) -> Check:
+def _estimated(
+    name: str, measure: Callable[[Array, Array, float], Estimate], rows: Labelled, confidence: float
+) -> Check:
     try:
-        found: Estimate = measure()
+        found = measure(rows.labels, rows.scores, confidence)
     except NotEnoughData as error:
         return Check(name=name, verdict="insufficient", details={"reason": str(error)})
     return Check(name=name, value=found.value, details={"low": found.low, "high": found.high})
 
 
-def _against_release(check: Check, released: Mapping[str, float], max_loss: float) -> Check:
-    """Judges the main metric: an alarm if even the interval's upper end is below what is allowed."""
-    if check.name not in MAIN_METRIC.values() or check.value is None or check.name not in released:
+def _judged(check: Check, released: Mapping[str, float], retraining: Retraining) -> Check:
+    """An alarm is what the whole interval says, a warning what the estimate alone says."""
+    if check.value is None:
         return check
-    threshold = released[check.name] - max_loss
-    verdict: Verdict = "warning" if check.value < threshold else "ok"
-    if check.details["high"] < threshold:
-        verdict = "alarm"
-    details = {**check.details, "released": released[check.name]}
-    return msgspec.structs.replace(check, threshold=threshold, verdict=verdict, details=details)
+    if check.name in MAIN_METRIC.values() and check.name in released:
+        lowest = released[check.name] - retraining.max_performance_loss
+        verdict = _beyond(lowest - check.details["high"], lowest - check.value)
+        details = {**check.details, "released": released[check.name]}
+        return msgspec.structs.replace(check, threshold=lowest, verdict=verdict, details=details)
+    if check.name == "score_bias":
+        most = retraining.max_calibration_bias
+        nearest = max(check.details["low"], -check.details["high"])
+        return msgspec.structs.replace(check, threshold=most, verdict=_beyond(nearest - most, abs(check.value) - most))
+    return check
+
+
+def _beyond(surely: float, perhaps: float) -> Verdict:
+    if surely > 0:
+        return "alarm"
+    return "warning" if perhaps > 0 else "ok"

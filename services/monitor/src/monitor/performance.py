@@ -84,6 +84,18 @@ def expected_calibration_error(labels: Array, scores: Array, bins: int = CALIBRA
     return float(np.abs(gaps).sum() / len(labels))
 
 
+def relative_bias(labels: Array, scores: Array, confidence: float = 0.95) -> Estimate:
+    """How far the mean score is off the mean label, relative to it: 0.1 is a tenth too high.
+
+    The interval is that of a ratio of paired means by linearisation (Cochran, *Sampling Techniques*, 1977, 6.4).
+
+    Raises:
+        UndefinedMeasure: fewer than two rows, or a mean label of 0.
+    """
+    ratio = _ratio_of_means(scores, labels, confidence)
+    return Estimate(ratio.value - 1, ratio.low - 1, ratio.high - 1)
+
+
 def observed_to_expected(labels: Array, scores: Array, confidence: float = 0.95) -> Estimate:
     """Observed over expected: mean label by mean score, 1 being calibrated in the large.
 
@@ -92,14 +104,7 @@ def observed_to_expected(labels: Array, scores: Array, confidence: float = 0.95)
     Raises:
         UndefinedMeasure: fewer than two rows, or a mean score of 0.
     """
-    _require_rows(labels, 2)
-    expected = float(scores.mean())
-    if expected == 0:
-        raise UndefinedMeasure("observed by expected needs scores whose mean is not 0")
-    ratio = float(labels.mean()) / expected
-    error = float(np.std(labels - ratio * scores, ddof=1)) / np.sqrt(len(labels)) / abs(expected)
-    reach = critical_value(confidence) * error
-    return Estimate(ratio, float(ratio - reach), float(ratio + reach))
+    return _ratio_of_means(labels, scores, confidence)
 
 
 def r_squared(labels: Array, scores: Array, confidence: float = 0.95) -> Estimate:
@@ -144,6 +149,17 @@ def mean_bias(labels: Array, scores: Array, confidence: float = 0.95) -> Estimat
     value = float(gaps.mean())
     reach = float(critical_value(confidence) * gaps.std(ddof=1) / np.sqrt(len(gaps)))
     return Estimate(value, value - reach, value + reach)
+
+
+def _ratio_of_means(above: Array, below: Array, confidence: float) -> Estimate:
+    _require_rows(below, 2)
+    divisor = float(below.mean())
+    if divisor == 0:
+        raise UndefinedMeasure("a ratio of scores and labels needs means that are not 0")
+    ratio = float(above.mean()) / divisor
+    error = float(np.std(above - ratio * below, ddof=1)) / np.sqrt(len(below)) / abs(divisor)
+    reach = float(critical_value(confidence) * error)
+    return Estimate(ratio, ratio - reach, ratio + reach)
 
 
 def _require_rows(labels: Array, rows: int) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -13,6 +13,7 @@ from esteira.events import Prediction
 from esteira.exceptions import BadInput, Conflict, NotFound, Problem, Unavailable
 from esteira.profile import Binning, Indices, Profile
 from monitor.measures import SCORE
+from monitor.windows import window_start
 
 PROFILE = "profile.json"
 MANIFEST = "release.json"
@@ -81,7 +82,7 @@ def count_cells(profile: Profile, predictions: Sequence[Prediction]) -> dict[Cel
     """
     if not predictions:
         return {}
-    hours = [_hour(prediction.event_time) for prediction in predictions]
+    hours = [window_start(prediction.event_time, "hour") for prediction in predictions]
     distinct = sorted(set(hours))
     codes = {hour: code for code, hour in enumerate(distinct)}
     rows = np.array([codes[hour] for hour in hours], dtype=np.int64)
@@ -108,7 +109,3 @@ def _indices(binning: Binning, values: Sequence[Any]) -> Indices:
         return binning.indices(values)
     except (TypeError, ValueError) as error:
         raise BadInput([Problem(f"feature {binning.name}", f"has a value that is not {binning.kind}")]) from error
-
-
-def _hour(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)

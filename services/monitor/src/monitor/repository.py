@@ -10,13 +10,14 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Row, TextClause, func, select, text, update
+from sqlalchemy import Row, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from esteira.database import encode_json
 from esteira.events import Outcome, Prediction
 from esteira.tables import checks, datasets, profiles, promotions, releases, training_runs
+from monitor import statements
 from monitor.measures import Check, FeatureCounts, Labelled
 from monitor.profiles import Cell, ReleaseRow
 from monitor.windows import Window
@@ -25,94 +26,15 @@ CONSUMER = "monitor"
 WINDOW = "window"
 RETRAINING = "retraining"
 
-_LOCK = "SELECT pg_advisory_xact_lock{shared}(hashtextextended(:key, 0))"
-_STORE_PREDICTIONS = text("""
-    INSERT INTO predictions
-        (served_on, id, pipeline, model_version, entity, event_time, served_at, score, features)
-    SELECT (served_at AT TIME ZONE 'UTC')::date, id, :pipeline, :version, entity, event_time, served_at, score,
-        features::jsonb
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:entities AS text[]), CAST(:event_times AS timestamptz[]),
-        CAST(:served_ats AS timestamptz[]), CAST(:scores AS float8[]), CAST(:features AS text[]))
-        AS row (id, entity, event_time, served_at, score, features)
-    ORDER BY id
-    ON CONFLICT DO NOTHING
-    RETURNING id""")
-_ADD_COUNTS = text("""
-    INSERT INTO profiles AS kept (pipeline, model_version, hour, feature, bin, count)
-    SELECT :pipeline, :version, row.* FROM unnest(CAST(:hours AS timestamptz[]), CAST(:features AS smallint[]),
-        CAST(:bins AS smallint[]), CAST(:counts AS bigint[])) AS row (hour, feature, bin, count)
-    ON CONFLICT (pipeline, model_version, hour, feature, bin) DO UPDATE SET count = kept.count + excluded.count""")
-_STORE_OUTCOMES = text("""
-    INSERT INTO outcomes (pipeline, entity, label, event_time, source)
-    SELECT :pipeline, row.*, :source FROM unnest(CAST(:entities AS text[]), CAST(:labels AS float8[]),
-        CAST(:event_times AS timestamptz[])) AS row (entity, label, event_time)
-    ORDER BY entity
-    ON CONFLICT (pipeline, entity) DO NOTHING
-    RETURNING entity""")
-_MARK = text("""
-    INSERT INTO checks AS kept
-        (pipeline, window_start, window_end, model_version, name, value, verdict, tracked, details, measured_at)
-    SELECT :pipeline, row.start, row.end, '', 'window', row.stored, 'insufficient', true,
-        jsonb_build_object('since', clock_timestamp()), clock_timestamp()
-    FROM unnest(CAST(:starts AS timestamptz[]), CAST(:ends AS timestamptz[]), CAST(:stored AS float8[]))
-        AS row (start, "end", stored)
-    ORDER BY row.start
-    ON CONFLICT (pipeline, window_start, model_version, name, subject) DO UPDATE SET
-        value = kept.value + excluded.value, verdict = 'insufficient', measured_at = excluded.measured_at,
-        details = CASE WHEN kept.verdict = 'insufficient' THEN kept.details ELSE excluded.details END""")
-_MARK_KNOWN = """
-    UPDATE checks AS kept SET verdict = 'insufficient', measured_at = clock_timestamp(),
-        details = jsonb_build_object('since', clock_timestamp())
-    WHERE kept.pipeline = :pipeline AND kept.name = 'window' AND kept.verdict = 'ok' AND {condition}"""
-_WAITING = text("""
-    SELECT pipeline, window_start, window_end FROM checks
-    WHERE name = 'window' AND verdict = 'insufficient' AND pipeline = ANY(CAST(:pipelines AS text[]))
-        AND (measured_at <= clock_timestamp() - CAST(:settle AS interval)
-            OR CAST(details->>'since' AS timestamptz) <= clock_timestamp() - CAST(:patience AS interval))
-    ORDER BY pipeline, window_start LIMIT :most""")
-_TAKE = text("""
-    UPDATE checks SET verdict = 'ok', measured_at = clock_timestamp(), details = '{}'
-    WHERE pipeline = :pipeline AND window_start = :start AND model_version = '' AND name = 'window'
-        AND verdict = 'insufficient' RETURNING id""")
-_SERVED = text("""
-    SELECT model_version, count(*) AS requests FROM predictions
-    WHERE pipeline = :pipeline AND event_time >= :start AND event_time < :end
-    GROUP BY model_version ORDER BY model_version""")
-_LABELLED = text("""
-    SELECT DISTINCT ON (p.model_version, p.entity) p.model_version, o.label, p.score
-    FROM predictions p JOIN outcomes o ON o.pipeline = p.pipeline AND o.entity = p.entity
-    WHERE p.pipeline = :pipeline AND p.event_time >= :start AND p.event_time < :end
-    ORDER BY p.model_version, p.entity, p.served_at DESC, p.id""")
-_PREDICTED_ENTITIES = """EXISTS (
-    SELECT FROM predictions p WHERE p.pipeline = kept.pipeline AND p.entity = ANY(CAST(:entities AS text[]))
-        AND p.event_time >= kept.window_start AND p.event_time < kept.window_end)"""
-_BY_SOURCE = """EXISTS (
-    SELECT FROM outcomes o JOIN predictions p ON p.pipeline = o.pipeline AND p.entity = o.entity
-    WHERE o.pipeline = kept.pipeline AND o.source = :source
-        AND p.event_time >= kept.window_start AND p.event_time < kept.window_end)"""
-_TOUCHED = "kept.window_end > :first AND kept.window_start <= :last"
-_UNSEEN_OUTCOMES = """kept.window_start IN (
-    SELECT date_trunc(:span, p.event_time) FROM outcomes o
-        JOIN predictions p ON p.pipeline = o.pipeline AND p.entity = o.entity
-    WHERE o.pipeline = kept.pipeline AND o.observed_at > :since
-        AND o.observed_at > kept.measured_at)"""
-_NEWER_DATA = """kept.window_start IN (
-    SELECT d.window_start FROM checks d
-    WHERE d.pipeline = kept.pipeline AND d.name = 'retraining' AND d.model_version = :champion
-        AND d.details->>'decision' = 'not-yet'
-        AND (CAST(d.details->'evidence'->>'dataset_number' AS integer) < :dataset
-            OR EXISTS (SELECT FROM training_runs r WHERE r.pipeline = d.pipeline AND r.finished_at IS NOT NULL
-                AND r.number = CAST(d.details->>'waits_for' AS integer))))"""
-
 
 def lock_shared(session: Session, pipeline: str) -> None:
     """Keeps judgements of the pipeline out until the transaction ends."""
-    session.execute(text(_LOCK.format(shared="_shared")), {"key": f"monitor/{pipeline}"})
+    session.execute(text(statements.LOCK.format(shared="_shared")), {"key": f"monitor/{pipeline}"})
 
 
 def lock_alone(session: Session, pipeline: str) -> None:
     """Waits for those who store, then keeps them and other judges out until the transaction ends."""
-    session.execute(text(_LOCK.format(shared="")), {"key": f"monitor/{pipeline}"})
+    session.execute(text(statements.LOCK.format(shared="")), {"key": f"monitor/{pipeline}"})
 
 
 def find_release(session: Session, pipeline: str, version: str) -> ReleaseRow | None:
@@ -161,14 +83,14 @@ def store_predictions(session: Session, pipeline: str, version: str, rows: Seque
         "scores": [row.score for row in rows],
         "features": [encode_json(row.features) for row in rows],
     }
-    return set(session.execute(_STORE_PREDICTIONS, values).scalars())
+    return set(session.execute(statements.STORE_PREDICTIONS, values).scalars())
 
 
 def add_counts(session: Session, pipeline: str, version: str, cells: Mapping[Cell, int]) -> None:
     """Adds to the live histograms; always in the order of the cells, so that no two writers deadlock."""
     hours, features, bins = zip(*cells, strict=True) if cells else ((), (), ())
     counts = {"hours": list(hours), "features": list(features), "bins": list(bins), "counts": list(cells.values())}
-    session.execute(_ADD_COUNTS, {"pipeline": pipeline, "version": version, **counts})
+    session.execute(statements.ADD_COUNTS, {"pipeline": pipeline, "version": version, **counts})
 
 
 def store_outcomes(session: Session, pipeline: str, source: str, rows: Iterable[Outcome]) -> set[str]:
@@ -181,7 +103,7 @@ def store_outcomes(session: Session, pipeline: str, source: str, rows: Iterable[
         "labels": [row.label for row in first.values()],
         "event_times": [row.event_time for row in first.values()],
     }
-    return set(session.execute(_STORE_OUTCOMES, values).scalars())
+    return set(session.execute(statements.STORE_OUTCOMES, values).scalars())
 
 
 def mark_windows(session: Session, pipeline: str, stored: Mapping[Window, int]) -> None:
@@ -192,36 +114,51 @@ def mark_windows(session: Session, pipeline: str, stored: Mapping[Window, int]) 
         "ends": [window.end for window in windows],
         "stored": [stored[window] for window in windows],
     }
-    session.execute(_MARK, {"pipeline": pipeline, **values})
+    session.execute(statements.MARK, {"pipeline": pipeline, **values})
 
 
 def mark_touched(session: Session, pipeline: str, first: datetime, last: datetime) -> int:
     """Marks the windows with predictions between the two times, inclusive."""
-    return _changed(session, _MARK_KNOWN.format(condition=_TOUCHED), pipeline=pipeline, first=first, last=last)
+    return _changed(
+        session, statements.MARK_KNOWN.format(condition=statements.TOUCHED), pipeline=pipeline, first=first, last=last
+    )
 
 
 def mark_predicted(session: Session, pipeline: str, entities: Collection[str]) -> int:
     """Marks the windows in which these entities were predicted."""
     return _changed(
-        session, _MARK_KNOWN.format(condition=_PREDICTED_ENTITIES), pipeline=pipeline, entities=list(entities)
+        session,
+        statements.MARK_KNOWN.format(condition=statements.PREDICTED_ENTITIES),
+        pipeline=pipeline,
+        entities=list(entities),
     )
 
 
 def mark_by_source(session: Session, pipeline: str, source: str) -> int:
     """Marks the windows in which entities were predicted whose outcomes came from `source`."""
-    return _changed(session, _MARK_KNOWN.format(condition=_BY_SOURCE), pipeline=pipeline, source=source)
+    return _changed(
+        session, statements.MARK_KNOWN.format(condition=statements.BY_SOURCE), pipeline=pipeline, source=source
+    )
 
 
 def mark_unseen_outcomes(session: Session, pipeline: str, span: str, since: datetime) -> int:
     """Marks the windows with outcomes, observed after `since`, that came after their judgement."""
-    condition = _UNSEEN_OUTCOMES
-    return _changed(session, _MARK_KNOWN.format(condition=condition), pipeline=pipeline, span=span, since=since)
+    condition = statements.UNSEEN_OUTCOMES
+    return _changed(
+        session, statements.MARK_KNOWN.format(condition=condition), pipeline=pipeline, span=span, since=since
+    )
 
 
 def mark_newer_data(session: Session, pipeline: str, champion: str, dataset: int) -> int:
     """Marks the windows that asked for retraining in vain, once there is newer data or the run ended."""
-    condition = _NEWER_DATA
-    return _changed(session, _MARK_KNOWN.format(condition=condition), pipeline=pipeline, champion=champion, dataset=dataset)
+    condition = statements.NEWER_DATA
+    return _changed(
+        session,
+        statements.MARK_KNOWN.format(condition=condition),
+        pipeline=pipeline,
+        champion=champion,
+        dataset=dataset,
+    )
 
 
 def waiting_windows(
@@ -229,24 +166,24 @@ def waiting_windows(
 ) -> list[tuple[str, Window]]:
     """Windows to be judged: undisturbed for `settle`, or waiting for longer than `patience`."""
     values = {"pipelines": list(pipelines), "settle": settle, "patience": patience, "most": most}
-    rows = session.execute(_WAITING, values)
+    rows = session.execute(statements.WAITING, values)
     return [(row.pipeline, Window(_utc(row.window_start), _utc(row.window_end))) for row in rows]
 
 
 def take_window(session: Session, pipeline: str, window: Window) -> bool:
     """Clears the window's mark, for it is judged in this transaction; False if another judged it."""
-    return session.execute(_TAKE, {"pipeline": pipeline, "start": window.start}).first() is not None
+    return session.execute(statements.TAKE, {"pipeline": pipeline, "start": window.start}).first() is not None
 
 
 def requests_by_version(session: Session, pipeline: str, window: Window) -> dict[str, int]:
     """How many predictions each model version made in the window."""
-    rows = session.execute(_SERVED, {"pipeline": pipeline, "start": window.start, "end": window.end})
+    rows = session.execute(statements.SERVED, {"pipeline": pipeline, "start": window.start, "end": window.end})
     return {row.model_version: row.requests for row in rows}
 
 
 def labelled_by_version(session: Session, pipeline: str, window: Window) -> dict[str, Labelled]:
     """The labels and scores of each model version; of an entity predicted twice, the last prediction."""
-    rows = session.execute(_LABELLED, {"pipeline": pipeline, "start": window.start, "end": window.end}).all()
+    rows = session.execute(statements.LABELLED, {"pipeline": pipeline, "start": window.start, "end": window.end}).all()
     versions = np.array([row.model_version for row in rows], dtype=object)
     labels = np.array([row.label for row in rows], dtype=np.float64)
     scores = np.array([row.score for row in rows], dtype=np.float64)
@@ -304,7 +241,7 @@ def requested_dataset(session: Session, pipeline: str, version: str) -> int | No
     return session.execute(query).scalar()
 
 
-def newest_dataset(session: Session, pipeline: str) -> Row[Any] | None:
+def newest_dataset(session: Session, pipeline: str) -> Any | None:
     """Number and labelled rows of the newest dataset version."""
     c = datasets.c
     query = select(c.number, c.labelled).where(c.pipeline == pipeline).order_by(c.number.desc()).limit(1)
@@ -317,7 +254,7 @@ def labelled_rows(session: Session, pipeline: str, number: int) -> int:
     return session.execute(select(c.labelled).where(c.pipeline == pipeline, c.number == number)).scalar() or 0
 
 
-def blocking_run(session: Session, pipeline: str, dataset_number: int) -> Row[Any] | None:
+def blocking_run(session: Session, pipeline: str, dataset_number: int) -> Any | None:
     """The newest training run that is unfinished, or was on that dataset version and not promoted."""
     c = training_runs.c
     unfinished = c.status.in_(("requested", "running"))
@@ -331,21 +268,21 @@ def try_lock(session: Session, name: str) -> bool:
     return bool(session.execute(select(func.pg_try_advisory_xact_lock(func.hashtextextended(name, 0)))).scalar())
 
 
-def untracked(session: Session, most: int) -> Sequence[Row[Any]]:
-    """Figures that MLflow does not have yet, oldest window first."""
-    wanted = select(checks).where(~checks.c.tracked, checks.c.value.is_not(None))
-    return session.execute(wanted.order_by(checks.c.pipeline, checks.c.model_version, checks.c.window_start).limit(most)).all()
+def untracked(session: Session, pipelines: Collection[str], most: int) -> Sequence[Row[Any]]:
+    """Figures that MLflow does not have yet, by model version, the oldest window first."""
+    c = checks.c
+    wanted = select(checks).where(~c.tracked, c.value.is_not(None), c.pipeline.in_(pipelines))
+    return session.execute(wanted.order_by(c.pipeline, c.model_version, c.window_start, c.id).limit(most)).all()
 
 
 def mark_tracked(session: Session, rows: Sequence[Row[Any]]) -> None:
     """Remembers what MLflow has; a figure measured anew meanwhile stays to be tracked."""
-    c = checks.c
-    for row in rows:
-        session.execute(update(checks).where(c.id == row.id, c.measured_at == row.measured_at).values(tracked=True))
+    values = {"ids": [row.id for row in rows], "measured": [row.measured_at for row in rows]}
+    session.execute(statements.MARK_TRACKED, values)
 
 
-def _changed(session: Session, statement: str | TextClause, **values: Any) -> int:
-    result = session.execute(text(statement) if isinstance(statement, str) else statement, values)
+def _changed(session: Session, statement: str, **values: Any) -> int:
+    result = session.execute(text(statement), values)
     return int(result.rowcount)  # type: ignore[attr-defined]
 
 

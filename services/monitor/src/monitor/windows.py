@@ -27,7 +27,7 @@ def window_at(moment: datetime, span: Span) -> Window:
 
 def window_start(moment: datetime, span: Span) -> datetime:
     """Where the window begins that holds `moment`: what Postgres's `date_trunc` gives in UTC."""
-    hour = moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    hour = as_utc(moment).replace(minute=0, second=0, microsecond=0)
     if span == "hour":
         return hour
     day = hour.replace(hour=0)
@@ -41,6 +41,11 @@ def window_index(start: datetime, span: Span) -> int:
     if span == "month":
         return (start.year - _EPOCH.year) * 12 + start.month - 1
     return (start - (_MONDAY if span == "week" else _EPOCH)) // _LENGTHS[span]
+
+
+def as_utc(moment: datetime) -> datetime:
+    """The same moment in UTC; one without a zone is taken to be in UTC."""
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _next_month(start: datetime) -> datetime:

@@ -1,5 +1,6 @@
 """What the predictor does with a request: check, prepare, score, log."""
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -8,7 +9,7 @@ from uuid import UUID, uuid4
 import msgspec
 
 from esteira.events import Outcome, OutcomesObserved, Prediction, encode
-from esteira.exceptions import BadInput, Problem
+from esteira.exceptions import BadInput, PermanentError, Problem
 from esteira.publisher import Publisher
 from esteira.release import Release
 from esteira.schema import Column, Row, check_row, entity_key
@@ -63,10 +64,12 @@ def predict(serving: Serving, log: PredictionLog, request: PredictRequest) -> Pr
 
     Raises:
         BadInput: names every wrong value by its path, up to `MAX_PROBLEMS`.
+        PermanentError: the model has no finite score for a row; nothing is answered, nothing logged.
     """
     release = serving.runtime.release
     rows, features = _prepare(serving, request)
     scores = serving.runtime.score(features).tolist()
+    _require_finite(release, scores)
     predictions = _predictions(release, rows, features, scores)
     log.add(release.pipeline, release.version, predictions)
     answers = [
@@ -76,6 +79,13 @@ def predict(serving: Serving, log: PredictionLog, request: PredictRequest) -> Pr
         for p in predictions
     ]
     return PredictAnswer(pipeline=release.pipeline, model_version=release.version, predictions=answers)
+
+
+def _require_finite(release: Release, scores: list[float]) -> None:
+    """A link such as exp may overflow; JSON has no word for the result, and a client no use."""
+    row = next((row for row, score in enumerate(scores) if not math.isfinite(score)), None)
+    if row is not None:
+        raise PermanentError(f"release {release.version} gives {scores[row]} for row {row}, which is no prediction")
 
 
 def _prepare(serving: Serving, request: PredictRequest) -> tuple[list[Row], dict[str, list[Any]]]:
@@ -92,11 +102,11 @@ def _prepare(serving: Serving, request: PredictRequest) -> tuple[list[Row], dict
     return rows, serving.runtime.features(rows)
 
 
-def _check_rows(columns: Sequence[Column], given: list[Any], name: str) -> list[Row]:
+def _check_rows(columns: Sequence[Column], given: list[Any], name: str, inner: str = "") -> list[Row]:
     rows: list[Row] = []
     problems: list[Problem] = []
     for position, row in enumerate(given):
-        typed, found = check_row(columns, row, f"{name}[{position}]")
+        typed, found = check_row(columns, row, f"{name}[{position}]{inner}")
         rows.append(typed)
         problems += found
         if len(problems) >= MAX_PROBLEMS:
@@ -140,7 +150,10 @@ def _event_time(release: Release, row: Row) -> datetime | None:
 
 
 def _loggable(value: Any) -> float | str | None:
-    return value if value is None or isinstance(value, str) else float(value)
+    if value is None or isinstance(value, str):
+        return value
+    number = float(value)
+    return number if math.isfinite(number) else None
 
 
 def give_feedback(serving: Serving, publisher: Publisher, request: FeedbackRequest) -> int:
@@ -153,14 +166,33 @@ def give_feedback(serving: Serving, publisher: Publisher, request: FeedbackReque
     release = serving.runtime.release
     by_name = {column.name: column for column in release.columns}
     columns = [by_name[name] for name in release.entity]
-    keys = _check_rows(columns, [outcome.entity for outcome in request.outcomes], "outcomes")
-    outcomes = [
-        Outcome(entity=entity_key(row[name] for name in release.entity), label=float(o.label), event_time=o.event_time)
-        for row, o in zip(keys, request.outcomes, strict=True)
-    ]
+    _check_outcomes(release, request.outcomes)
+    keys = _check_rows(columns, [outcome.entity for outcome in request.outcomes], "outcomes", ".entity")
+    outcomes = [_outcome(release, row, given) for row, given in zip(keys, request.outcomes, strict=True)]
     event = OutcomesObserved(pipeline=release.pipeline, source="feedback", rows=len(outcomes), outcomes=outcomes)
     publisher.publish(encode(event, SOURCE))
     return len(outcomes)
+
+
+def _check_outcomes(release: Release, given: list[FeedbackOutcome]) -> None:
+    if not 1 <= len(given) <= MAX_ROWS:
+        raise BadInput([Problem("outcomes", f"holds {len(given)} outcomes; send 1 to {MAX_ROWS}")])
+    allowed = "true, false, 1 or 0" if release.task == "classification" else "a number"
+    wrong = [
+        Problem(f"outcomes[{position}].label", f"is {outcome.label}; send {allowed}")
+        for position, outcome in enumerate(given)
+        if (release.task == "classification" and outcome.label not in (0, 1))
+        or (release.task == "regression" and isinstance(outcome.label, bool))
+    ]
+    if wrong:
+        raise BadInput(wrong[:MAX_PROBLEMS])
+
+
+def _outcome(release: Release, row: Row, given: FeedbackOutcome) -> Outcome:
+    moment = given.event_time
+    if moment is not None and moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return Outcome(entity=entity_key(row[name] for name in release.entity), label=float(given.label), event_time=moment)
 
 
 def list_pipelines(servings: Servings) -> list[dict[str, Any]]:

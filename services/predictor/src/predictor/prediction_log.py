@@ -9,11 +9,11 @@ make room, are counted, and an ERROR says so: predictions go on.
 import logging
 import threading
 from collections import deque
-from itertools import groupby
+from itertools import groupby, islice
 
 from esteira.events import Message, Prediction, PredictionsServed, encode
-from esteira.exceptions import TransientError
-from esteira.publisher import Publisher
+from esteira.exceptions import PermanentError, TransientError
+from esteira.publisher import MAX_BYTES, Publisher
 
 logger = logging.getLogger(__name__)
 
@@ -69,9 +69,17 @@ class PredictionLog:
         with self._flushing:
             while self._take():
                 assert self._sending is not None  # noqa: S101  `_take` says so
-                self._publisher.publish(self._sending)
-                self.published += self._sending_count
+                try:
+                    self._publisher.publish(self._sending)
+                    self.published += self._sending_count
+                except PermanentError as error:
+                    self._give_up(str(error))
                 self._sending, self._sending_count = None, 0
+
+    def _give_up(self, why: str) -> None:
+        """A message that Pub/Sub will never take must not stand in the way of the others."""
+        self.lost += self._sending_count
+        logger.error("predictions lost: not publishable", extra={"lost": self._sending_count, "error": why})
 
     def close(self) -> None:
         """Flushes for the last time, when the process ends."""
@@ -100,11 +108,29 @@ class PredictionLog:
         with self._lock:
             if not self._waiting:
                 return False
-            (pipeline, version), entries = next(groupby(self._waiting, key=lambda entry: entry[:2]))
-            predictions = [prediction for _, (_, _, prediction) in zip(range(BATCH), entries, strict=False)]
-            for _ in predictions:
+            entries = list(islice(next(groupby(self._waiting, key=lambda entry: entry[:2]))[1], BATCH))
+            for _ in entries:
                 self._waiting.popleft()
-            self._sending_count = len(predictions)
-        event = PredictionsServed(pipeline=pipeline, model_version=version, predictions=predictions)
-        self._sending = encode(event, SOURCE)
+            self._sending_count = len(entries)
+        self._sending = _message(entries)
+        while len(self._sending.data) > MAX_BYTES and len(entries) > 1:
+            entries = self._put_half_back(entries)
+            self._sending = _message(entries)
         return True
+
+    def _put_half_back(self, entries: list[Entry]) -> list[Entry]:
+        """Wide rows: a full batch of them is more than one message holds."""
+        half = len(entries) // 2
+        with self._lock:
+            room = (self._waiting.maxlen or 0) - len(self._waiting)
+            kept = entries[half:][max(0, len(entries) - half - room) :]
+            self.lost += len(entries) - half - len(kept)
+            self._waiting.extendleft(reversed(kept))
+            self._sending_count = half
+        return entries[:half]
+
+
+def _message(entries: list[Entry]) -> Message:
+    pipeline, version, _ = entries[0]
+    predictions = [prediction for _, _, prediction in entries]
+    return encode(PredictionsServed(pipeline=pipeline, model_version=version, predictions=predictions), SOURCE)

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from esteira.bucket import Bucket
-from esteira.exceptions import EsteiraError, NotFound, TransientError, Unavailable, UnknownPipeline
+from esteira.exceptions import EsteiraError, NotFound, ReleaseRefused, TransientError, Unavailable, UnknownPipeline
 from esteira.release import Pointer
 from esteira.runtime import ReleaseRuntime, fetch_release
 
@@ -36,7 +36,10 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Servings:
-    """All pipelines that this process serves. Threads share it: a swap replaces one reference."""
+    """All pipelines that this process serves. Threads share it: a swap replaces one reference.
+
+    A replaced release gives its memory back with the last request that uses it: nothing else refers to it.
+    """
 
     def __init__(self, bucket: Bucket, cache: Path, poll_seconds: float) -> None:
         self._bucket = bucket
@@ -62,14 +65,16 @@ class Servings:
         serving = self._servings.get(pipeline)
         if serving is not None:
             return serving
-        if pipeline in self._refusals:
-            raise Unavailable(f"release {self._refusals[pipeline].version}: {self._refusals[pipeline].reason}")
+        refusal = self._refusals.get(pipeline)
+        if refusal is not None:
+            raise Unavailable(f"release {refusal.version}: {refusal.reason}")
         known = ", ".join(sorted(self._servings)) or "none yet"
         raise UnknownPipeline(f"no release of a pipeline {pipeline!r} was promoted; served here: {known}")
 
     def all(self) -> list[Serving]:
         """Every release in service, by name of the pipeline."""
-        return [self._servings[name] for name in sorted(self._servings)]
+        servings = self._servings
+        return [servings[name] for name in sorted(servings)]
 
     def refusals(self) -> dict[str, Refusal]:
         """Pointers that could not be followed, by pipeline."""
@@ -79,7 +84,7 @@ class Servings:
         """Raises `Unavailable` until the pointers were read once and each pipeline they name is served."""
         if not self._looked.is_set():
             raise Unavailable("the pointers in the bucket have not been read yet")
-        for name, refusal in self._refusals.items():
+        for name, refusal in self.refusals().items():
             if name not in self._servings:
                 raise Unavailable(f"release {refusal.version} of {name} was refused: {refusal.reason}")
 
@@ -88,7 +93,7 @@ class Servings:
         self._wake.set()
 
     def refresh(self) -> None:
-        """Brings every pipeline up to its pointer.
+        """Brings every pipeline up to its pointer; one that fails does not hold up the others.
 
         Raises:
             Unavailable: the bucket does not answer; what serves goes on serving.
@@ -116,15 +121,12 @@ class Servings:
         data, generation = read
         pipeline = path.removeprefix(POINTERS).removesuffix(".json")
         try:
-            pointer = msgspec.json.decode(data, type=Pointer)
-            self._swap(pipeline, pointer)
-        except TransientError as error:
-            self._refuse(pipeline, "?", str(error))
-            raise
-        except (EsteiraError, msgspec.MsgspecError) as error:
+            self._swap(pipeline, msgspec.json.decode(data, type=Pointer))
+        except (TransientError, NotFound) as error:  # looked at again with the next poll
             self._refuse(pipeline, _version(data), str(error))
-            if isinstance(error, NotFound):
-                return
+            return
+        except (EsteiraError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            self._refuse(pipeline, _version(data), str(error))
         self._seen[path] = generation
 
     def _swap(self, pipeline: str, pointer: Pointer) -> None:
@@ -132,17 +134,19 @@ class Servings:
         if current is None or current.pointer.sha256 != pointer.sha256:
             folder = fetch_release(self._bucket, pointer.path, pointer.sha256, self._cache)
             runtime = ReleaseRuntime(folder, pointer.sha256)
+            if runtime.release.pipeline != pipeline:
+                raise ReleaseRefused(f"it is a release of {runtime.release.pipeline}; promote one of {pipeline}")
         else:
             runtime = current.runtime
         self._servings = {**self._servings, pipeline: Serving(pointer, runtime)}
-        self._refusals.pop(pipeline, None)
+        self._refusals = {name: refusal for name, refusal in self._refusals.items() if name != pipeline}
         facts = {"pipeline": pipeline, "version": pointer.version, "generation": pointer.generation}
         logger.info("release in service", extra=facts)
 
     def _refuse(self, pipeline: str, version: str, reason: str) -> None:
         if self._refusals.get(pipeline) != (refusal := Refusal(pipeline, version, reason)):
             logger.error("release refused", extra={"pipeline": pipeline, "version": version, "reason": reason})
-        self._refusals[pipeline] = refusal
+        self._refusals = {**self._refusals, pipeline: refusal}
 
 
 def _version(pointer: bytes) -> str:

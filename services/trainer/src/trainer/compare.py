@@ -1,23 +1,21 @@
 """Whether one model is better than another on the same rows, and how sure that is.
 
 The difference of two AUCs has the variance of DeLong et al. (*Biometrics* 44, 1988), computed by midranks (Sun and Xu,
-*IEEE Signal Processing Letters* 21, 2014); rows of one cluster, such as a day, are not independent, so their
-contributions are summed first (Obuchowski, *Biometrics* 53, 1997). The difference of two shares of explained variance
-is a ratio of sums, by the delta method. Both are what a paired bootstrap (of whole clusters) converges to, at the
-cost of a sort and without chance.
+*IEEE Signal Processing Letters* 21, 2014). The difference of two shares of explained variance is a ratio of sums, by
+the delta method. Both are what a paired bootstrap over rows converges to, at the cost of a sort and without chance.
 """
 
+from statistics import NormalDist
 from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
 from esteira.scoring import Array
 from trainer.evaluate import Task, has_contrast, midranks
 
-Codes = npt.NDArray[Any]
+MIN_SLICE_ROWS = 200
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,7 +26,6 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """Lower end of the two-sided confidence interval."""
     high: float
     rows: int
-    clusters: int
 
 
 class SliceDifference(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,25 +36,20 @@ class SliceDifference(msgspec.Struct, frozen=True, kw_only=True):
     difference: Difference
 
 
-def compare(
-    task: Task, label: Array, challenger: Array, champion: Array, confidence: float, clusters: Codes | None = None
-) -> Difference:
+def compare(task: Task, label: Array, challenger: Array, champion: Array, confidence: float) -> Difference:
     """Compares two models that scored the same rows, whose labels differ.
 
     Args:
-        label, challenger, champion: shape (rows,).
+        task: decides the main metric.
+        label: shape (rows,).
+        challenger: its scores of these rows.
+        champion: its scores of these rows.
         confidence: of the two-sided interval.
-        clusters: rows of equal code depend on each other; None where each row stands for itself.
     """
     measure = _auc_difference if task == "classification" else _r2_difference
     value, influence = measure(label, challenger, champion)
-    sums = influence if clusters is None else _sum_by(clusters, influence)
-    count = len(sums)
-    if count < 2:
-        return Difference(value=value, low=-np.inf, high=np.inf, rows=len(label), clusters=count)
-    error = float(np.sqrt(count / (count - 1) * np.sum(sums**2)))
-    reach = float(stdtrit(count - 1, (1 + confidence) / 2)) * error
-    return Difference(value=value, low=value - reach, high=value + reach, rows=len(label), clusters=count)
+    reach = NormalDist().inv_cdf((1 + confidence) / 2) * float(np.sqrt(np.sum(influence**2)))
+    return Difference(value=value, low=value - reach, high=value + reach, rows=len(label))
 
 
 def compare_slices(
@@ -65,24 +57,20 @@ def compare_slices(
     feature: str,
     values: npt.NDArray[Any],
     label: Array,
-    scores: tuple[Array, Array],
+    challenger: Array,
+    champion: Array,
     confidence: float,
-    clusters: Codes | None = None,
-    min_rows: int = 200,
 ) -> list[SliceDifference]:
-    """Compares among the rows of each value of a feature; values with few rows or one kind of label are left out.
+    """Compares among the rows of each value of a feature, given as one text for each row.
 
-    Args:
-        scores: the challenger's and the champion's.
-        values: one text for each row.
+    Values with fewer than `MIN_SLICE_ROWS` rows, or with one kind of label, are left out.
     """
     found = []
     for value, count in zip(*np.unique(values, return_counts=True), strict=True):
         rows = values == value
-        if count < min_rows or not has_contrast(label[rows]):
+        if count < MIN_SLICE_ROWS or not has_contrast(label[rows]):
             continue
-        groups = None if clusters is None else clusters[rows]
-        difference = compare(task, label[rows], scores[0][rows], scores[1][rows], confidence, groups)
+        difference = compare(task, label[rows], challenger[rows], champion[rows], confidence)
         found.append(SliceDifference(feature=feature, value=str(value), difference=difference))
     return found
 
@@ -111,8 +99,3 @@ def _r2_difference(label: Array, challenger: Array, champion: Array) -> tuple[fl
     spread = (label - label.mean()) ** 2
     value = float(gain.sum() / spread.sum())
     return value, (gain - value * spread) / spread.sum()
-
-
-def _sum_by(codes: Codes, values: Array) -> Array:
-    _, inverse = np.unique(codes, return_inverse=True)
-    return np.bincount(inverse, weights=values)

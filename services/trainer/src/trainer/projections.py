@@ -15,7 +15,7 @@ from esteira.bucket import Bucket
 from esteira.exceptions import EsteiraError
 from esteira.promotions import find_champion, write_pointer
 from trainer import repository
-from trainer.repository import UNFINISHED, UnregisteredRelease
+from trainer.repository import UNFINISHED, RunState, UnregisteredRelease
 from trainer.tracking import OpenRun, Tracking
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class Projections:
         _tried("pointer", self._write_pointer, pipeline)
         _tried("registered versions", self._register_missing)
         _tried("alias", self._set_alias, pipeline)
+        _tried("tracked runs", self._close_runs, [pipeline])
 
     def _write_pointer(self, pipeline: str) -> int:
         with Session(self._engine) as session:
@@ -67,7 +68,7 @@ class Projections:
     def _set_alias(self, pipeline: str) -> int:
         with Session(self._engine) as session:
             champion = find_champion(session, pipeline)
-            number = champion and repository.find_mlflow_version(session, pipeline, champion.version)
+            number = repository.find_mlflow_version(session, pipeline, champion.version) if champion else None
         return int(number is not None and self._tracking.set_champion(pipeline, number))
 
     def _close_runs(self, pipelines: list[str]) -> int:
@@ -76,12 +77,17 @@ class Projections:
 
     def _close(self, run: OpenRun) -> int:
         with Session(self._engine) as session:
-            end = repository.find_run_end(session, UUID(run.training_run_id))
+            end = repository.find_run_state(session, UUID(run.training_run_id))
         if end is not None and end.status in UNFINISHED and end.fence == run.fence:
             return 0
-        decided = end is not None and end.mlflow_run_id == run.id and end.status not in ("failed", *UNFINISHED)
-        self._tracking.end_run(run.id, "FINISHED" if decided else "KILLED")
+        self._tracking.end_run(run.id, _ending(end, run))
         return 1
+
+
+def _ending(end: RunState | None, run: OpenRun) -> str:
+    if end is not None and end.mlflow_run_id == run.id:
+        return "FINISHED"
+    return "FAILED" if end is not None and end.status == "failed" and end.fence == run.fence else "KILLED"
 
 
 def _tried(what: str, action: Callable[..., int], *arguments: object) -> int:

@@ -6,10 +6,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
-from sqlalchemy import ColumnElement, Row, and_, func, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from esteira.exceptions import LeaseLost
 from esteira.leases import Lease, claim, held
 from esteira.tables import datasets, ingestions, promotions, releases, training_runs
 
@@ -63,6 +64,14 @@ class WaitingRun(msgspec.Struct, frozen=True, kw_only=True):
     pipeline: str
     attempts: int
     verdict: str | None
+
+
+class RunState(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a run is."""
+
+    status: str
+    fence: int
+    mlflow_run_id: str | None
 
 
 class NewRelease(msgspec.Struct, frozen=True, kw_only=True):
@@ -230,8 +239,6 @@ def start_run(session: Session, lease: Lease) -> TrainingRun:
 
 
 def _finished(lease: Lease) -> Exception:
-    from esteira.exceptions import LeaseLost
-
     return LeaseLost(f"{lease}: the run is finished already; there is nothing left to do")
 
 
@@ -280,10 +287,11 @@ def find_mlflow_version(session: Session, pipeline: str, version: str) -> str | 
     return session.execute(select(releases.c.mlflow_version).where(this)).scalar()
 
 
-def find_run_end(session: Session, run_id: UUID) -> Row[Any] | None:
-    """The status, fence and MLflow run of a training run."""
-    columns = (training_runs.c.status, training_runs.c.fence, training_runs.c.mlflow_run_id)
-    return session.execute(select(*columns).where(training_runs.c.id == run_id)).first()
+def find_run_state(session: Session, run_id: UUID) -> RunState | None:
+    """How far a training run is."""
+    columns = [training_runs.c[name] for name in RunState.__struct_fields__]
+    row = session.execute(select(*columns).where(training_runs.c.id == run_id)).mappings().first()
+    return RunState(**row) if row else None
 
 
 def list_runs(session: Session, pipeline: str, limit: int) -> list[dict[str, Any]]:

@@ -1,0 +1,144 @@
+"""Builds a release, proves that it works, and brings it to the bucket."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from esteira.bucket import Bucket
+from esteira.dataset import Manifest
+from esteira.exceptions import ReleaseRefused
+from esteira.pipeline import LoadedPipeline
+from esteira.release import MANIFEST, Dataset, Gate, Release, release_path
+from esteira.runtime import ReleaseRuntime
+from esteira.statement import Statement
+from trainer import gates, packaging
+from trainer.data import Data
+from trainer.examples import Examples
+from trainer.fit import MODEL_TASK, Candidate, Matrices
+from trainer.learners import encode_frame, predict_scores
+from trainer.repository import DatasetVersion, TrainingRun
+
+DECISION = 0.5
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a release comes from."""
+
+    pipeline: LoadedPipeline
+    statement: Statement
+    run: TrainingRun
+    dataset: DatasetVersion
+    manifest: Manifest
+    code_version: str
+    mlflow_run_id: str
+
+
+class Packed(msgspec.Struct, frozen=True):
+    """A release in a local folder, and the sha256 of its release.json."""
+
+    release: Release
+    folder: Path
+    sha256: str
+
+
+def version_of(run: TrainingRun) -> str:
+    """The run's number; a later attempt adds its fence, for an earlier one may have left files behind."""
+    return str(run.number) if run.fence == 1 else f"{run.number}.{run.fence}"
+
+
+def pack(
+    folder: Path,
+    origin: Origin,
+    data: Data,
+    matrices: Matrices,
+    best: Candidate,
+    model: bytes,
+    examples: Examples,
+    passed: Sequence[Gate],
+) -> Packed:
+    """Writes the release's folder, loads it as the predictor will, and adds what that shows to its gates."""
+    packaging.write_model(folder, model, best.estimator)
+    reference = packaging.write_statement(folder, origin.pipeline)
+    packaging.write_profile(folder, matrices.features, data.frame, best.scores)
+    release = _describe(origin, matrices, best, examples, reference, folder)
+    packaging.write_manifest(folder, release)
+    judged = [*passed, gates.size_gate(packaging.serving_size(release)), *_try(folder)]
+    release = msgspec.structs.replace(release, gates=judged)
+    return Packed(release, folder, packaging.write_manifest(folder, release))
+
+
+def _try(folder: Path) -> list[Gate]:
+    try:
+        runtime = ReleaseRuntime(folder)
+    except ReleaseRefused as error:
+        return [gates.smoke_gate(str(error), passed=False)]
+    count = len(runtime.release.example)
+    smoke = gates.smoke_gate(f"{count} example rows answered as scikit-learn did on etl's features", passed=True)
+    latency = gates.latency_gate(packaging.measure_latency(runtime))
+    runtime.close()
+    return [smoke, latency]
+
+
+def _describe(
+    origin: Origin,
+    matrices: Matrices,
+    best: Candidate,
+    examples: Examples,
+    reference: dict[str, str],
+    folder: Path,
+) -> Release:
+    spec, run = origin.pipeline.spec, origin.run
+    answers = encode_frame(matrices.features, examples.frame)
+    scores = predict_scores(best.estimator, answers, MODEL_TASK[spec.task]).tolist() if examples.rows else []
+    return Release(
+        pipeline=origin.pipeline.name,
+        version=version_of(run),
+        task=spec.task,
+        created_at=datetime.now(UTC),
+        label=spec.label.name,
+        entity=spec.entity,
+        event_time=spec.event_time,
+        columns=[column for column in origin.pipeline.columns if column.known == "before"],
+        features=matrices.features,
+        statement=origin.statement.sql,
+        reference=reference,
+        learner=best.learner,
+        threshold=DECISION if spec.task == "classification" else None,
+        metrics=best.metrics,
+        gates=[],
+        dataset=_dataset(origin.dataset),
+        training_run_id=str(run.id),
+        mlflow_run_id=origin.mlflow_run_id,
+        code_version=origin.code_version,
+        seed=spec.training.seed,
+        example=examples.rows,
+        example_scores=scores,
+        files=packaging.list_files(folder),
+        parameters=best.params,
+    )
+
+
+def _dataset(dataset: DatasetVersion) -> Dataset:
+    return Dataset(
+        number=dataset.number,
+        version=dataset.version,
+        manifest=dataset.manifest,
+        rows=dataset.rows,
+        labelled=dataset.labelled,
+    )
+
+
+def upload(bucket: Bucket, packed: Packed) -> None:
+    """Writes every file once, release.json last: a release is whole when that is there.
+
+    Raises:
+        Conflict: other bytes are there.
+        Unavailable: the bucket does not answer.
+    """
+    target = release_path(packed.release.pipeline, packed.release.version)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda name: bucket.upload_once(f"{target}{name}", packed.folder / name), packed.release.files))
+    bucket.upload_once(f"{target}{MANIFEST}", packed.folder / MANIFEST, "application/json")

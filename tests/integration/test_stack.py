@@ -77,9 +77,9 @@ def test_orphans_of_a_killed_process_are_ended_before_it_starts_anew(own_stack: 
     own_stack.kill("bucket")
     orphan, sibling = _marked_sleeper(own_stack, "bucket"), _marked_sleeper(own_stack, "etl")
     own_stack.up(only=PAIR)
-    assert [orphan.is_running(), sibling.is_running()] == [False, True]
+    assert [_runs(orphan), _runs(sibling)] == [False, True]
     own_stack.down()
-    assert not sibling.is_running()
+    assert not _runs(sibling)
 
 
 def test_down_leaves_no_process_behind(own_stack: Stack) -> None:
@@ -87,7 +87,26 @@ def test_down_leaves_no_process_behind(own_stack: Stack) -> None:
     family = [process for pid in (_pid(own_stack, name) for name in PAIR) for process in _tree(pid)]
     assert len(family) > len(PAIR)
     own_stack.down()
-    assert [process for process in family if process.is_running() and process.status() != "zombie"] == []
+    assert [process for process in family if _runs(process)] == []
+
+
+def test_wiping_works_when_the_state_cannot_be_read(own_stack: Stack) -> None:
+    own_stack.up(only=PAIR)
+    family = [process for name in PAIR for process in _tree(_pid(own_stack, name))]
+    (own_stack.home / "stack.json").write_text("{half")
+    own_stack.down(wipe=True)
+    assert [process for process in family if _runs(process)] == []
+    assert not own_stack.home.exists()
+
+
+def test_the_topology_outlives_the_emulator(own_stack: Stack) -> None:
+    own_stack.up(only={"topology"})
+    status = f"{own_stack.addresses()['pubsub-http']}/status"
+    before = sorted(get_json(status)["subscriptions"])
+    own_stack.kill("pubsub")
+    own_stack.up(only={"pubsub"})
+    assert "projects/esteira-local/subscriptions/raw-data-uploaded.etl" in before
+    assert sorted(get_json(status)["subscriptions"]) == before
 
 
 def test_a_stranger_under_a_recorded_pid_is_never_touched(own_stack: Stack) -> None:
@@ -183,6 +202,14 @@ def _pid(stack: Stack, name: str) -> int:
 
 def _recorded_pid(stack: Stack) -> int:
     return read_state(stack.home).processes["bucket"].pid
+
+
+def _runs(process: psutil.Process) -> bool:
+    """A zombie runs no more: it waits for somebody to collect it."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _tree(pid: int) -> list[psutil.Process]:

@@ -66,6 +66,7 @@ def compile_statement(pipeline: LoadedPipeline) -> Statement:
     sql = source.with_row_key()
     with duckdb.connect(":memory:") as connection:
         create_references(connection, pipeline.folder, pipeline.spec.reference)
+        connection.execute("SET enable_external_access = false")  # as it is where features are made
         _create_empty_raw(connection, pipeline)
         source.check_functions(connection)
         source.check_in_duckdb(connection)
@@ -133,9 +134,9 @@ class _Source:
         query = "SELECT DISTINCT function_name FROM duckdb_functions() WHERE "
         unstable = _names(connection, f"{query} stability <> 'CONSISTENT' AND function_name <> 'error'")
         aggregates = _names(connection, f"{query} function_type = 'aggregate'")
-        tokens = [*sqlglot.tokenize(self.text, read="duckdb"), None]
-        for token, following in itertools.pairwise(tokens):
-            name = token.text.lower() if token else ""
+        tokens = sqlglot.tokenize(self.text, read="duckdb")
+        for token, following in itertools.zip_longest(tokens, tokens[1:]):
+            name = token.text.lower()
             called = following is not None and following.token_type == TokenType.L_PAREN
             if name in _CLOCK and token.token_type not in (TokenType.IDENTIFIER, TokenType.STRING):
                 raise self.error(f"{name} reads the clock: features may depend on one row only; rewrite it", token.line)
@@ -205,6 +206,9 @@ class _Source:
                 )
         if not features:
             raise self.error("yields no feature; name at least one")
+        for name in self._pipeline.spec.gates.slices:
+            if name not in {feature.name for feature in features}:
+                raise self.error(f"gates.slices in pipeline.yaml names {name!r}, which is no feature here; mend either")
 
 
 def _names(connection: duckdb.DuckDBPyConnection, query: str) -> set[str]:

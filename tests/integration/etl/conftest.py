@@ -25,7 +25,7 @@ entity: [parcel]
 event_time: sent
 label: {name: late, sql: days > 3}
 columns:
-  parcel: {type: string, max_length: 40}
+  parcel: {type: string, max_length: 2000}
   sent: {type: timestamp}
   weight: {type: number, min: 0}
   depot: {type: string, values: [north, south], nullable: true}

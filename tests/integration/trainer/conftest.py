@@ -3,24 +3,26 @@
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from google.cloud.pubsub_v1 import PublisherClient
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, insert
 from sqlalchemy.orm import Session
 
 from esteira.bucket import Bucket
 from esteira.database import make_engine
 from esteira.dataset import Manifest, Part, encode_manifest, manifest_path, part_path, version_of
-from esteira.events import TOPICS
+from esteira.events import EVENTS
 from esteira.pipeline import load_pipeline
+from esteira.settings import read_settings
 from esteira.statement import compile_statement
 from esteira.tables import datasets, ingestions
 from esteira_cli.stack import Stack
@@ -109,8 +111,6 @@ class Datasets:
             labelled=rows,
             created_at=datetime.now(UTC),
         )
-        import msgspec
-
         return msgspec.structs.replace(manifest, version=version_of(manifest))
 
 
@@ -122,8 +122,10 @@ def _make(number: int, rows: int) -> tuple[pa.Table, str]:
     carrier = random.choice(list(FLEETS), rows)
     risk = 0.5 * weight + (carrier == "owl") * 1.5 + np.array([s.hour for s in sent]) / 12 - 3
     late = random.random(rows) < 1 / (1 + np.exp(-risk))
-    lines = [f"{p},{s:%Y-%m-%dT%H:%M:%SZ},{w},{c},{5 if y else 1}" for p, s, w, c, y in
-             zip(parcel, sent, weight, carrier, late, strict=True)]
+    lines = [
+        f"{p},{s:%Y-%m-%dT%H:%M:%SZ},{w},{c},{5 if y else 1}"
+        for p, s, w, c, y in zip(parcel, sent, weight, carrier, late, strict=True)
+    ]
     columns = {
         "_entity": pa.array([str(p) for p in parcel]),
         "_event_time": pa.array([s.replace(tzinfo=None) for s in sent], pa.timestamp("us")),
@@ -173,8 +175,6 @@ def settings(
     }
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    from esteira.settings import read_settings
-
     return read_settings(Settings, os.environ)
 
 
@@ -196,9 +196,11 @@ def versions(engine: Engine, bucket: Bucket, pipelines_dir: Path) -> Datasets:
 
 
 @pytest.fixture
-def trainer(settings: Settings) -> Trainer:
+def trainer(settings: Settings) -> Iterator[Trainer]:
     client = PublisherClient()
-    for topic in TOPICS:
-        client.create_topic(name=f"projects/{settings.google_cloud_project}/topics/{topic}")
+    for event in EVENTS:
+        client.create_topic(name=f"projects/{settings.google_cloud_project}/topics/{event.topic}")
     client.stop()
-    return make_trainer(settings)
+    trainer = make_trainer(settings)
+    yield trainer
+    trainer.close()

@@ -164,14 +164,13 @@ class Story:
         found = self._get("etl", "ingestions")["ingestions"]
         return next((row for row in found if row["object"] == path and row["status"] in ("done", "failed")), None)
 
-    def _newest_dataset(self) -> str:
-        found = self._get("etl", "ingestions")["ingestions"]
-        return str(next(row["dataset_version"] for row in found if row["dataset_version"]))
+    def _newest_dataset(self) -> int:
+        return int(self._get("monitor", "")["dataset"]["number"])
 
-    def _finished_run(self, dataset_version: str) -> dict[str, Any]:
+    def _finished_run(self, dataset_number: int) -> dict[str, Any]:
         def look() -> dict[str, Any] | None:
             runs = self._get("trainer", "runs")["runs"]
-            return next((r for r in runs if r["dataset_version"] == dataset_version and r["status"] in FINISHED), None)
+            return next((r for r in runs if r["dataset_number"] == dataset_number and r["status"] in FINISHED), None)
 
         return self._services.wait_for("the training run", look)
 
@@ -202,7 +201,7 @@ class Story:
         middle = times[len(times) // 2]
 
         def look() -> dict[str, Any] | None:
-            windows = self._get("monitor", "windows")["windows"]
+            windows = self._get("monitor", "windows")
             found = next((window for window in windows if _holds(window, middle)), None)
             return found if found and found["decision"] and found["labelled"] > labelled / 2 else None
 

@@ -75,7 +75,7 @@ def status(home: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"processes": [asdict(state) for state in states], **found}, indent=2))
         return
-    console().print(component_table(states), *overview_tables(found))
+    console().print(component_table(states), *overview_tables(found), sep="\n")
 
 
 @click.command()

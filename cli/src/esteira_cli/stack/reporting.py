@@ -1,5 +1,6 @@
 """What `esteira up`, `down` and `status` show on the terminal."""
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,6 +27,9 @@ COLOURS = {
     "failed": "red",
     "down": "red",
 }
+TIMESTAMP = re.compile(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?(Z|\+00:00)$")
+INGESTION = ("object", "status", "rows", "accepted", "quarantined", "reasons", "reason", "finished_at")
+RUN = ("number", "status", "release_version", "reason", "verdict", "finished_at")
 BUSY = ("starting", "stopping", "waiting")
 
 
@@ -77,27 +81,35 @@ def overview_tables(found: Mapping[str, Any]) -> list[Table | Text]:
 
 
 def _pipeline(name: str, pipeline: Mapping[str, Any]) -> Iterator[Table | Text]:
-    champion = pipeline["champion"]
-    yield Text(f"\n{name}: champion {champion['version'] if champion else 'none yet'}", "bold")
+    yield Text(f"\n{name}: {_champion(pipeline['champion'])}", "bold")
     if pipeline["ingestions"]:
-        yield _rows(pipeline["ingestions"], ("object", "status", "accepted", "quarantined", "reasons", "finished_at"))
+        yield _rows("ingestion", pipeline["ingestions"], INGESTION)
     if pipeline["runs"]:
-        yield _rows(pipeline["runs"], ("id", "status", "trigger", "version", "reason", "finished_at"))
+        yield _rows("training run", pipeline["runs"], RUN)
 
 
-def _rows(rows: Iterable[Mapping[str, Any]], wanted: tuple[str, ...]) -> Table:
+def _champion(promotion: Mapping[str, Any] | None) -> str:
+    if promotion is None:
+        return "no champion yet"
+    release, since = promotion.get("release_version", "?"), _cell(promotion.get("created_at"))
+    return f"champion {release} since {since}, promoted by {promotion.get('by', '?')} ({promotion.get('reason', '?')})"
+
+
+def _rows(title: str, rows: Iterable[Mapping[str, Any]], wanted: tuple[str, ...]) -> Table:
+    """One line for each row; columns that are empty throughout are left out."""
     listed = list(rows)
     names = [name for name in wanted if any(row.get(name) not in (None, "", {}) for row in listed)]
-    table = Table(*names, box=None, pad_edge=False, header_style="dim")
+    table = Table("", *(name.replace("_", " ") for name in names), box=None, pad_edge=False, header_style="dim")
     for row in listed:
-        table.add_row(*(_cell(row.get(name)) for name in names))
+        table.add_row(title, *(_cell(row.get(name)) for name in names))
     return table
 
 
 def _cell(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{count} {reason}" for reason, count in value.items()) or "-"
-    return "-" if value is None else str(value)
+    text = "-" if value is None else str(value)
+    return TIMESTAMP.sub(r"\1 \2", text)
 
 
 def _plain(shown: Console) -> Callable[[str, str, str], None]:

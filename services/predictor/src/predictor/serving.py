@@ -121,7 +121,7 @@ class Servings:
         data, generation = read
         pipeline = path.removeprefix(POINTERS).removesuffix(".json")
         try:
-            self._swap(pipeline, msgspec.json.decode(data, type=Pointer))
+            self.serve(pipeline, msgspec.json.decode(data, type=Pointer))
         except (TransientError, NotFound) as error:  # looked at again with the next poll
             self._refuse(pipeline, _version(data), str(error))
             return
@@ -129,7 +129,14 @@ class Servings:
             self._refuse(pipeline, _version(data), str(error))
         self._seen[path] = generation
 
-    def _swap(self, pipeline: str, pointer: Pointer) -> None:
+    def serve(self, pipeline: str, pointer: Pointer) -> None:
+        """Brings the release that `pointer` names in and puts it into service.
+
+        Raises:
+            ReleaseRefused: it is not what it should be, or not of this pipeline.
+            NotFound: a file is missing in the bucket.
+            Unavailable: the bucket does not answer.
+        """
         current = self._servings.get(pipeline)
         if current is None or current.pointer.sha256 != pointer.sha256:
             folder = fetch_release(self._bucket, pointer.path, pointer.sha256, self._cache)

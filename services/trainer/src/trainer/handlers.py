@@ -93,6 +93,10 @@ class Trainer:
         with Session(self._engine) as session:
             repository.is_reachable(session)
 
+    def close(self) -> None:
+        """Gives the connections back; jobs live on."""
+        self._engine.dispose()
+
     def _request_first(self, session: Session, pipeline: LoadedPipeline) -> UUID | None:
         """Requests a run where the pipeline has no champion and nobody is about to make one."""
         repository.lock_pipeline(session, pipeline.name)

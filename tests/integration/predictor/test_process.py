@@ -1,0 +1,110 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import pytest
+from google.cloud.pubsub_v1 import PublisherClient, SubscriberClient
+
+from esteira.bucket import Bucket
+from esteira.events import PredictionsServed, decode
+from esteira_cli.stack import Stack
+from releases import build_release, raw_rows
+
+DEADLINE = 40.0
+
+
+def wait_until(check: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not check():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+class Server:
+    """A real gunicorn with two workers."""
+
+    def __init__(self, environ: dict[str, str], port: int, log: Path) -> None:
+        self.url, self.log = f"http://127.0.0.1:{port}", log
+        argv = [sys.executable, "-m", "gunicorn", "-c", "python:esteira.gunicorn", "predictor.main:create()"]
+        with log.open("w") as file:
+            self.process = subprocess.Popen(argv, env=environ, stdout=file, stderr=subprocess.STDOUT)
+
+    def predict(self) -> dict[str, object]:
+        body = json.dumps({"rows": raw_rows(1)}).encode()
+        request = Request(f"{self.url}/pipelines/shop/predict", body, {"Content-Type": "application/json"})  # noqa: S310
+        with urlopen(request, timeout=10) as answer:  # noqa: S310
+            found: dict[str, object] = json.load(answer)
+            return found
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(timeout=20)
+
+
+@pytest.fixture
+def server(infrastructure: Stack, bucket_name: str, pubsub_project: str, tmp_path: Path) -> Iterator[Server]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    environ = {
+        **os.environ,
+        "PORT": str(port),
+        "HOST": "127.0.0.1",
+        "WEB_CONCURRENCY": "2",
+        "GOOGLE_CLOUD_PROJECT": pubsub_project,
+        "BUCKET": bucket_name,
+        "PUSH_AUTHENTICATION": "none",
+        "CACHE_DIR": str(tmp_path / "cache"),
+        "POINTER_POLL_SECONDS": "0.2",
+        "LOG_FLUSH_SECONDS": "60",
+        "OMP_NUM_THREADS": "1",
+    }
+    server = Server(environ, port, tmp_path / "log")
+    yield server
+    if server.process.poll() is None:
+        server.stop()
+
+
+def test_follows_the_pointer_in_both_workers_and_flushes_when_it_ends(
+    server: Server, bucket_name: str, pubsub_project: str, tmp_path: Path
+) -> None:
+    topic, subscription = (
+        f"projects/{pubsub_project}/{kind}" for kind in ("topics/predictions-served", "subscriptions/log")
+    )
+    with PublisherClient() as publisher, SubscriberClient() as subscriber:
+        publisher.create_topic(name=topic)
+        subscriber.create_subscription(name=subscription, topic=topic)
+        bucket, served = Bucket(bucket_name, pubsub_project), {}
+        for generation in (1, 2):
+            built = build_release(tmp_path / str(generation), f"v{generation}")
+            built.upload(bucket)
+            built.promote(bucket, generation)
+            row: list[bool] = []
+
+            def is_everywhere(wanted: str = f"v{generation}", row: list[bool] = row) -> bool:
+                try:
+                    answer = server.predict()
+                except URLError:  # not up, or this worker has not seen its first pointer
+                    return False
+                for one in answer["predictions"]:  # type: ignore[attr-defined]
+                    served[one["prediction_id"]] = one["score"]
+                row.append(answer["model_version"] == wanted)
+                return len(row) >= 20 and all(row[-20:])
+
+            wait_until(is_everywhere)
+        server.stop()
+        logged: dict[str, float] = {}
+        while len(logged) < len(served):
+            pulled = subscriber.pull(subscription=subscription, max_messages=100, timeout=10)
+            for received in pulled.received_messages:
+                event = decode(PredictionsServed, received.message.data, dict(received.message.attributes))
+                logged |= {str(prediction.id): prediction.score for prediction in event.predictions}
+        assert logged == served

@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from esteira.exceptions import ReleaseRefused
+from esteira.release import MANIFEST, MODEL, File, Release
+from esteira.runtime import ReleaseRuntime
+from esteira.schema import check_row
+from releases import BuiltRelease, build_release, raw_rows, write_manifest
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> BuiltRelease:
+    return build_release(tmp_path)
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_scores_have_the_bits_of_scikit_learn(tmp_path: Path, task: str) -> None:
+    built = build_release(tmp_path, task=task)
+    runtime = ReleaseRuntime(built.folder, built.sha256)
+    rows = [check_row(built.release.columns, row, "row")[0] for row in raw_rows(60, seed=9)]
+    features = runtime.features(rows)
+    assert runtime.score(features).tolist() == built.expected(features)
+    assert runtime.profile().rows == 400
+
+
+@pytest.mark.parametrize("name", [MODEL, "reference/towns.parquet", "profile.json", MANIFEST])
+def test_a_changed_file_is_refused(built: BuiltRelease, name: str) -> None:
+    with (built.folder / name).open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(ReleaseRefused, match="has sha256"):
+        ReleaseRuntime(built.folder, built.sha256)
+
+
+@pytest.mark.parametrize("name", [MODEL, MANIFEST])
+def test_a_missing_file_is_refused(built: BuiltRelease, name: str) -> None:
+    (built.folder / name).unlink()
+    with pytest.raises(ReleaseRefused, match="lacks"):
+        ReleaseRuntime(built.folder, built.sha256)
+
+
+def _changed(release: Release, **changes: object) -> Release:
+    return msgspec.structs.replace(release, **changes)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda r: {"files": {**r.files, "../../outside": File("0", 1)}}, "outside"),
+        (lambda r: {"files": {**r.files, "/outside": File("0", 1)}}, "outside"),
+        (lambda _: {"reference": {"towns": "../towns.parquet"}}, "does not list"),
+        (lambda _: {"example_scores": [0.1, 0.1, 0.1]}, "answers"),
+        (lambda _: {"example_scores": []}, "answers"),
+        (lambda _: {"example": [{"id": "x"}] * 3}, "breaks its own schema"),
+        (lambda _: {"statement": "SELECT raw._row AS _row, nope FROM raw"}, "does not run"),
+        (lambda r: {"statement": r.statement.replace("LEFT JOIN", "JOIN")}, "does not run"),
+        (lambda r: {"features": r.features[:-1]}, "features"),
+    ],
+)
+def test_a_release_that_does_not_hold_together_is_refused(built: BuiltRelease, change, message) -> None:  # type: ignore[no-untyped-def]
+    sha256 = write_manifest(built.folder, _changed(built.release, **change(built.release)))
+    with pytest.raises(ReleaseRefused, match=message):
+        ReleaseRuntime(built.folder, sha256)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"\xff", b"[1]"])
+def test_a_manifest_that_is_none_is_refused(built: BuiltRelease, data: bytes) -> None:
+    (built.folder / MANIFEST).write_bytes(data)
+    with pytest.raises(ReleaseRefused, match="is not a release's"):
+        ReleaseRuntime(built.folder)

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 from uuid import UUID, uuid4
 
+import mlflow
 import msgspec
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from sqlalchemy import Engine, func, select, update
@@ -25,6 +27,7 @@ from esteira.runtime import ReleaseRuntime, fetch_release
 from esteira.tables import outbox, promotions, releases, training_runs
 from trainer import repository
 from trainer.handlers import Trainer
+from trainer.rows import RunRequest
 from trainer.settle import Ending, settle
 
 PIPELINE = "parcels"
@@ -101,6 +104,10 @@ def test_first_dataset_becomes_the_champion(
     alias = eventually(lambda: _alias(client))
     assert alias.tags["sha256"] == pointer.sha256
     assert alias.run_id == tracked.info.run_id
+    mlflow.set_tracking_uri(mlflow_server)
+    loaded = mlflow.pyfunc.load_model(f"models:/{PIPELINE}@champion")
+    scores = loaded.predict(pd.DataFrame(runtime.release.example))
+    assert scores.tolist() == pytest.approx(runtime.release.example_scores, abs=1e-12)
     assert [row["generation"] for row in trainer.promotions(PIPELINE)] == [1]
     eventually(lambda: _sent(engine) == {"model-approved", "model-promoted"})
 
@@ -129,6 +136,29 @@ def test_two_requests_of_machines_for_one_dataset_are_one_run(trainer: Trainer, 
 def test_too_few_rows_are_not_trained_on(trainer: Trainer, versions: Versions) -> None:
     trainer.on_dataset_prepared(prepared(versions.add(100)), delivery())
     assert trainer.runs(PIPELINE) == []
+
+
+def test_datasets_that_arrive_before_the_job_starts_are_trained_on_once(
+    trainer: Trainer, versions: Versions, engine: Engine
+) -> None:
+    versions.add()
+    with Session(engine) as session, session.begin():
+        first = repository.newest_dataset(session, PIPELINE)
+        assert first is not None
+        request = RunRequest(
+            pipeline=PIPELINE,
+            request_key=repository.dataset_key(first),
+            reason="first dataset",
+            requested_by="trainer",
+            dataset_number=1,
+        )
+        repository.add_run(session, request)
+    newest = versions.add()
+    trainer.on_dataset_prepared(prepared(newest), delivery())
+    (run,) = finished(trainer)
+    assert (run["status"], run["dataset_number"]) == ("promoted", 2)
+    trainer.on_retrain_requested(asked("monitor"), delivery())
+    assert len(trainer.runs(PIPELINE)) == 1
 
 
 def test_repeated_delivery_changes_nothing(trainer: Trainer, versions: Versions) -> None:
@@ -197,7 +227,7 @@ def _run_claimed_twice(engine: Engine) -> UUID:
     with Session(engine) as session, session.begin():
         newest = repository.newest_dataset(session, PIPELINE)
         assert newest is not None
-        request = repository.RunRequest(
+        request = RunRequest(
             pipeline=PIPELINE,
             request_key=repository.dataset_key(newest),
             reason="test",

@@ -15,7 +15,7 @@ from esteira.outbox import Relay, enqueue
 from esteira.pipeline import LoadedPipeline
 from monitor import repository
 from monitor.decision import Decision, Evidence, Training, decide
-from monitor.measures import MAIN_METRIC, Check, Labelled, Verdict, measure_drift, measure_performance
+from monitor.measures import MAIN_METRIC, RELEASED_METRIC, Check, Labelled, Verdict, measure_drift, measure_performance
 from monitor.performance import Estimate
 from monitor.profiles import ProfileStore, ReleaseRow
 from monitor.windows import Window
@@ -171,7 +171,7 @@ def _evidence(task: str, champion: ReleaseRow, checks: Mapping[str, Check]) -> E
         metric=metric,
         labelled=int(checks["labelled"].value or 0),
         performance=_estimate(checks.get(metric)),
-        released=champion.metrics.get(metric),
+        released=champion.metrics.get(RELEASED_METRIC[metric]),
         score_bias=_estimate(checks.get("score_bias")),
     )
 

@@ -33,6 +33,8 @@ FeatureCounts = Mapping[int, Counts]
 
 SCORE = -1
 MAIN_METRIC = {"classification": "auc", "regression": "r2"}
+RELEASED_METRIC = {"auc": "roc_auc", "r2": "r2"}
+"""The name that the main metric has among a release's metrics."""
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,10 +171,11 @@ def _judged(check: Check, released: Mapping[str, float], retraining: Retraining)
     """An alarm is what the whole interval says, a warning what the estimate alone says."""
     if check.value is None:
         return check
-    if check.name in MAIN_METRIC.values() and check.name in released:
-        lowest = released[check.name] - retraining.max_performance_loss
+    reference = released.get(RELEASED_METRIC.get(check.name, ""))
+    if reference is not None:
+        lowest = reference - retraining.max_performance_loss
         verdict = _beyond(lowest - check.details["high"], lowest - check.value)
-        details = {**check.details, "released": released[check.name]}
+        details = {**check.details, "released": reference}
         return msgspec.structs.replace(check, threshold=lowest, verdict=verdict, details=details)
     if check.name == "score_bias":
         most = retraining.max_calibration_bias

@@ -48,7 +48,8 @@ def _add_reports(blueprint: Blueprint, engine: Engine, pipelines: dict[str, Load
         return json_response(views.status(engine, pipelines, pipeline))
 
     def windows(pipeline: str) -> Response:
-        return json_response(views.windows(engine, pipelines, pipeline, _start(), MAX_WINDOWS))
+        found = views.windows(engine, pipelines, pipeline, _start(), MAX_WINDOWS)
+        return json_response({"windows": found})
 
     def drift(pipeline: str) -> Response:
         return json_response(views.drift(engine, pipelines, pipeline))

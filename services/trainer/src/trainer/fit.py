@@ -13,8 +13,10 @@ from esteira.exceptions import PermanentError, PipelineInvalid
 from esteira.pipeline import LoadedPipeline
 from esteira.scoring import Array, Feature
 from esteira.scoring import Task as ModelTask
+from esteira.statement import Statement
+from trainer.data import Data
 from trainer.evaluate import MAIN_METRIC, Task, evaluate
-from trainer.learners import build_pipeline, fit, predict_scores
+from trainer.learners import build_pipeline, encode_frame, fit, learn_features, predict_scores
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,15 @@ class Matrices(msgspec.Struct, frozen=True):
     train_label: Array
     test: Array
     test_label: Array
+
+
+def make_matrices(statement: Statement, data: Data) -> Matrices:
+    """Encodes the rows; which categories there are is learnt from the training rows alone."""
+    train, test = data.train, data.test
+    features = learn_features(train, {feature.name: feature.kind for feature in statement.features})
+    return Matrices(
+        features, encode_frame(features, train), data.train_label, encode_frame(features, test), data.test_label
+    )
 
 
 def fit_candidates(pipeline: LoadedPipeline, matrices: Matrices, check: Callable[[], None]) -> list[Candidate]:

@@ -19,7 +19,8 @@ from esteira.pushes import Delivery
 from trainer import repository
 from trainer.launcher import Launcher
 from trainer.projections import Projections
-from trainer.repository import MAX_ATTEMPTS, DatasetVersion, RunRequest, WaitingRun
+from trainer.repository import MAX_ATTEMPTS
+from trainer.rows import DatasetVersion, RunRequest, WaitingRun
 
 logger = logging.getLogger(__name__)
 

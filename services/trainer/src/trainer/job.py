@@ -30,7 +30,7 @@ from esteira.settings import read_settings
 from esteira.tables import training_runs
 from trainer import repository
 from trainer.projections import Projections
-from trainer.repository import TrainingRun
+from trainer.rows import TrainingRun
 from trainer.settle import fail
 from trainer.tracking import Tracking
 

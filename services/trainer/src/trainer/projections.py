@@ -15,7 +15,8 @@ from esteira.bucket import Bucket
 from esteira.exceptions import EsteiraError
 from esteira.promotions import find_champion, write_pointer
 from trainer import repository
-from trainer.repository import UNFINISHED, RunState, UnregisteredRelease
+from trainer.repository import UNFINISHED
+from trainer.rows import RunState, UnregisteredRelease
 from trainer.tracking import OpenRun, Tracking
 
 logger = logging.getLogger(__name__)

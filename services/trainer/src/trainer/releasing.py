@@ -19,7 +19,7 @@ from trainer.data import Data
 from trainer.examples import Examples
 from trainer.fit import MODEL_TASK, Candidate, Matrices
 from trainer.learners import encode_frame, predict_scores
-from trainer.repository import DatasetVersion, TrainingRun
+from trainer.rows import DatasetVersion, TrainingRun
 
 DECISION = 0.5
 

@@ -11,7 +11,7 @@ from esteira.leases import Lease, held
 from esteira.outbox import enqueue
 from esteira.promotions import promote
 from trainer import repository
-from trainer.repository import NewRelease, TrainingRun
+from trainer.rows import NewRelease, TrainingRun
 
 SOURCE = "trainer"
 

@@ -174,10 +174,15 @@ class Tracking:
 
     def _make_client(self) -> Any:
         from mlflow import MlflowClient
-        from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
+        from mlflow import environment_variables as variables
 
-        MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(self._retries)  # type: ignore[no-untyped-call]
-        MLFLOW_HTTP_REQUEST_TIMEOUT.set(self._timeout)  # type: ignore[no-untyped-call]
+        settings = {
+            variables.MLFLOW_HTTP_REQUEST_MAX_RETRIES: self._retries,
+            variables.MLFLOW_HTTP_REQUEST_TIMEOUT: self._timeout,
+            variables.MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT: True,
+        }
+        for variable, value in settings.items():
+            variable.set(value)  # type: ignore[no-untyped-call]
         return MlflowClient(self._uri, self._uri)
 
 

@@ -25,11 +25,10 @@ from trainer.challenge import Defender, Judgement, judge, score_champion
 from trainer.data import Data, read_data, read_manifest
 from trainer.examples import Examples, find_examples
 from trainer.export import NotExportable, check_parity, export_model, stress_rows
-from trainer.fit import MODEL_TASK, Candidate, Matrices, fit_candidates
-from trainer.learners import encode_frame, learn_features
+from trainer.fit import MODEL_TASK, Candidate, Matrices, fit_candidates, make_matrices
 from trainer.record import Attempt, log_attempt
 from trainer.releasing import Origin, Packed, pack, upload
-from trainer.repository import DatasetVersion, NewRelease, TrainingRun
+from trainer.rows import DatasetVersion, NewRelease, TrainingRun
 from trainer.settle import Ending, settle
 from trainer.stopwatch import Stopwatch
 from trainer.tracking import Tracking
@@ -92,7 +91,7 @@ class Training:
         return self._train(folder, origin, early, data)
 
     def _train(self, folder: Path, origin: Origin, early: list[Gate], data: Data) -> str:
-        matrices = self._matrices(origin.statement, data)
+        matrices = make_matrices(origin.statement, data)
         self._watch.lap("encode")
         candidates = fit_candidates(self._pipeline, matrices, self._check)
         self._watch.lap("fit")
@@ -253,13 +252,6 @@ class Training:
     def _read(self, manifest: Manifest) -> Data:
         holdout = self._pipeline.spec.training.holdout
         return read_data(self._workshop.bucket, manifest, holdout, self._workshop.cache)
-
-    def _matrices(self, statement: Statement, data: Data) -> Matrices:
-        kinds = {feature.name: feature.kind for feature in statement.features}
-        train, test = data.train, data.test
-        features = learn_features(train, kinds)
-        matrices = encode_frame(features, train), encode_frame(features, test)
-        return Matrices(features, matrices[0], data.train_label, matrices[1], data.test_label)
 
     def _own_gates(self, matrices: Matrices, best: Candidate) -> list[Gate]:
         spec = self._pipeline.spec

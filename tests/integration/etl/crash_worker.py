@@ -1,9 +1,9 @@
 """A worker that is killed at a chosen step, in a process of its own: `crash_worker.py SETTINGS`.
 
-Each file of the list is uploaded here and ingested by a child of this process: the first child dies before
-its step 1, the next before step 2, and so on. A step is a call of the bucket or the publisher, before and after, or a
-commit of Postgres.
-Another child then reconciles until the file is done. Says a line for each file: the exit codes of both.
+Each of the files `killed` is uploaded here and ingested by a child of this process: the first child dies before step 1,
+the next before step 2, and so on. A step is a call of the bucket or the publisher, before and after, or a commit of
+Postgres. Another child then reconciles until the file is done. The files `calm` are ingested by one child in peace.
+Says a line for each file of `killed`, and one for all of `calm`: the exit codes of both children.
 """
 
 import json
@@ -93,22 +93,21 @@ def make_handlers(settings: dict[str, str], steps: Steps) -> tuple[Handlers, Eng
     return Handlers(engine, bucket, ingestor, relay, workbenches), engine
 
 
-def ingest(settings: dict[str, str], upload: RawDataUploaded, deadly: int | None) -> int:
-    """Runs in a child: handles the notification."""
-    steps = Steps(deadly)
-    handlers, _ = make_handlers(settings, steps)
-    handlers.receive(upload, Delivery(event_id="1", attributes={}, data=b""))
-    return steps.taken
+def ingest(settings: dict[str, str], uploads: list[RawDataUploaded], deadly: int | None) -> None:
+    """Runs in a child: handles the notifications."""
+    handlers, _ = make_handlers(settings, Steps(deadly))
+    for upload in uploads:
+        handlers.receive(upload, Delivery(event_id="1", attributes={}, data=b""))
 
 
-def recover(settings: dict[str, str], upload: RawDataUploaded) -> None:
+def recover(settings: dict[str, str], uploaded: RawDataUploaded) -> None:
     """Runs in a child: the timer calls until nothing is left to do."""
     handlers, _ = make_handlers(settings, Steps(None))
     deadline = time.monotonic() + TOO_LATE
     while time.monotonic() < deadline:
         handlers.reconcile()
-        found = handlers.ingestions(upload.object.split("/")[1])
-        if any(row["object"] == upload.object and row["status"] == "done" for row in found):
+        found = handlers.ingestions(uploaded.object.split("/")[1])
+        if any(row["object"] == uploaded.object and row["status"] == "done" for row in found):
             return
         time.sleep(0.05)
     raise Busy("the file was not recovered")
@@ -126,16 +125,20 @@ def in_child(work: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def upload(bucket: str, path: str, text: str) -> RawDataUploaded:
+    generation = Bucket(bucket, "test").write_if(path, text.encode(), None)
+    return RawDataUploaded(bucket=bucket, object=path, generation=generation)
+
+
 def main() -> None:
     settings = json.loads(sys.argv[1])
-    bucket = settings["bucket"]
-    for number, item in enumerate(settings["uploads"], 1):
-        generation = Bucket(bucket, "test").write_if(item["object"], item["text"].encode(), None)
-        upload = RawDataUploaded(bucket=bucket, object=item["object"], generation=generation)
-        deadly = number if item["killed"] else None
-        code = in_child(partial(ingest, settings, upload, deadly))
-        recovered = in_child(partial(recover, settings, upload)) if code else 0
+    for deadly, item in enumerate(settings["killed"], 1):
+        uploaded = upload(settings["bucket"], *item)
+        code = in_child(partial(ingest, settings, [uploaded], deadly))
+        recovered = in_child(partial(recover, settings, uploaded)) if code else 0
         sys.stdout.write(f"{code} {recovered}\n")
+    calm = [upload(settings["bucket"], *item) for item in settings["calm"]]
+    sys.stdout.write(f"{in_child(partial(ingest, settings, calm, None))} 0\n")
 
 
 if __name__ == "__main__":

@@ -86,6 +86,7 @@ def of_run(uri: str, run_id: UUID) -> list[Any]:
     return [run for run in mlflow_runs(uri) if run.data.tags.get("esteira.training_run") == str(run_id)]
 
 
+@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning")  # MLflow's own, when it is imported
 def test_first_dataset_becomes_the_champion(
     trainer: Trainer, versions: Versions, bucket: Bucket, engine: Engine, mlflow_server: str, tmp_path: Any
 ) -> None:

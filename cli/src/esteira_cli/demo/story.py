@@ -201,7 +201,7 @@ class Story:
         middle = times[len(times) // 2]
 
         def look() -> dict[str, Any] | None:
-            windows = self._get("monitor", "windows")
+            windows = self._get("monitor", "windows")["windows"]
             found = next((window for window in windows if _holds(window, middle)), None)
             return found if found and found["decision"] and found["labelled"] > labelled / 2 else None
 

@@ -9,6 +9,7 @@ Says a line for each file of `killed`, and one for all of `calm`: the exit codes
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -41,6 +42,8 @@ class Steps:
         self._deadly = deadly
 
     def step(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # a heartbeat, whose number depends on the clock
         self.taken += 1
         if self.taken == self._deadly:
             os._exit(KILLED)

@@ -1,4 +1,4 @@
-"""The monitor with real Postgres and bucket, for a small pipeline of two features, driven through its HTTP interface."""
+"""The monitor with real Postgres and bucket, for a pipeline of two features, driven over HTTP."""
 
 import base64
 import hashlib

@@ -66,11 +66,8 @@ def test_each_day_gets_its_partition_and_odd_days_the_default_one(world: World) 
 
 def test_a_day_whose_rows_are_in_the_default_partition_stays_there(world: World) -> None:
     first, second = world.predictions(2)
-    world.write(
-        text(
-            "INSERT INTO predictions SELECT current_date, gen_random_uuid(), 'parcels', 'r1', 'x', now(), now(), .5, '[]'"
-        )
-    )
+    values = "current_date, gen_random_uuid(), 'parcels', 'r1', 'x', now(), now(), .5, '[]'"
+    world.write(text(f"INSERT INTO predictions SELECT {values}"))
     assert [world.serve([first]), world.serve([second])] == [204, 204]
     parts = world.rows("SELECT DISTINCT tableoid::regclass::text AS part FROM predictions")
     assert [row.part for row in parts] == ["predictions_default"]

@@ -1,6 +1,7 @@
 """`esteira demo`."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -43,8 +44,8 @@ def _span(_: click.Context, __: click.Parameter, text: str | None) -> Span | Non
 @click.option("--exit", "leave", is_flag=True, help="Stop everything at the end; else it stays up until Ctrl-C.")
 def demo(home: Path, folder: Path, months: Span | None, requests: int | None, leave: bool) -> None:
     """Play a pipeline's year through the whole loop: files, features, model, requests, labels, drift, retraining."""
-    shown = console()
-    narrator = Narrator(shown)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    narrator = Narrator(console())
     stack = _fresh_stack(home, folder)
     try:
         report = _play(stack, folder, months, requests, narrator)

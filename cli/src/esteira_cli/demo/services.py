@@ -29,12 +29,16 @@ class Services:
         self._lock = threading.Lock()
 
     def get(self, service: str, path: str) -> Any:
-        """The JSON answer of `GET path`; waits while the service is down."""
-        return self._call(service, "GET", path, None)
+        """The JSON answer of `GET path`, None for 404; waits while the service is down."""
+        return self._call(service, "GET", path, None, {})
+
+    def get_afresh(self, service: str, path: str) -> Any:
+        """As `get`, over a connection of its own, so that any worker of the service may answer."""
+        return self._call(service, "GET", path, None, {"Connection": "close"})
 
     def post(self, service: str, path: str, body: Any) -> Any:
-        """The JSON answer of `POST path`; sent again while the service is down."""
-        return self._call(service, "POST", path, body)
+        """The JSON answer of `POST path`, None for 404; sent again while the service is down."""
+        return self._call(service, "POST", path, body, {})
 
     def wait_for(self, what: str, look: Callable[[], T | None]) -> T:
         """Looks until it finds something.
@@ -50,11 +54,11 @@ class Services:
             time.sleep(POLL_S)
         raise Unavailable(f"waited {PATIENCE_S:.0f} s in vain for {what}: see `esteira status` and `esteira logs NAME`")
 
-    def _call(self, service: str, method: str, path: str, body: Any) -> Any:
-        began = time.monotonic()
+    def _call(self, service: str, method: str, path: str, body: Any, headers: dict[str, str]) -> Any:
+        began, url = time.monotonic(), self._addresses[service] + path
         while time.monotonic() < began + PATIENCE_S:
             try:
-                response = self._session().request(method, self._addresses[service] + path, json=body, timeout=30)
+                response = self._session().request(method, url, json=body, headers=headers, timeout=30)
             except requests.RequestException as error:
                 self._complain(service, began, type(error).__name__)
             else:

@@ -120,7 +120,7 @@ class Story:
             model_version=Counter(version for version, _ in answers).most_common(1)[0][0],
             auc_live=roc_auc([label for label, _ in known], [score for _, score in known]),
             auc_frozen=frozen.auc(list(rows)),
-            max_psi=window["max_psi"],
+            max_psi=window.get("max_psi"),
             retrained=run is not None and run["status"] == "promoted",
             reason=window["reason"]
             if run is None or run["status"] == "promoted"
@@ -148,8 +148,9 @@ class Story:
         return answers
 
     def _predict(self, row: Row) -> Any:
-        body = {"rows": [self._source.request(row)]}
-        return self._services.post("predictor", f"/pipelines/{self._pipeline.name}/predict", body)
+        """The answer to one row; a worker that was just started again may not have its release yet."""
+        path, body = f"/pipelines/{self._pipeline.name}/predict", {"rows": [self._source.request(row)]}
+        return self._services.wait_for("a prediction", lambda: self._services.post("predictor", path, body))
 
     def _upload(self, file: Path) -> dict[str, Any]:
         """Uploads a raw file and waits until etl is done with it."""
@@ -181,7 +182,7 @@ class Story:
         self._services.wait_for(f"release {version} to serve", look)
 
     def _served_version(self) -> str | None:
-        served = self._get("predictor", "")
+        served = self._services.get_afresh("predictor", f"/pipelines/{self._pipeline.name}")
         return served["champion"]["version"] if served else None
 
     def _wait_until_stored(self) -> None:
@@ -203,7 +204,7 @@ class Story:
         def look() -> dict[str, Any] | None:
             windows = self._get("monitor", "windows")["windows"]
             found = next((window for window in windows if _holds(window, middle)), None)
-            return found if found and found["decision"] and found["labelled"] > labelled / 2 else None
+            return found if found and found.get("decision") and found.get("labelled", 0) > labelled / 2 else None
 
         return self._services.wait_for("the judgement", look)
 

@@ -33,7 +33,7 @@ from etl.workbench import Workbench
 logger = logging.getLogger(__name__)
 
 MAX_RACES = 10
-BATCH_LINES = 65_536
+BATCH_LINES = 16_384
 _SHOWN_REASONS = 100
 
 

@@ -13,6 +13,7 @@ from esteira.pushes import PushVerifier
 from esteira.web import create_base_app
 from monitor.handlers import OutcomeObserver, PredictionStore, Reconciler
 from monitor.judging import Judge
+from monitor.partitions import Partitions
 from monitor.profiles import ProfileStore
 from monitor.routes import make_blueprint
 from monitor.tracking import Tracker
@@ -35,6 +36,7 @@ def create_app(adapters: Adapters, pipelines: dict[str, LoadedPipeline], verifie
     """
     engine = adapters.engine
     profiles = ProfileStore(adapters.bucket)
+    partitions = Partitions(engine)
     relay = Relay(engine, adapters.publisher)
     judge = Judge(engine, pipelines, profiles, relay)
     tracker = Tracker(engine, pipelines, adapters.mlflow_tracking_uri)
@@ -43,9 +45,9 @@ def create_app(adapters: Adapters, pipelines: dict[str, LoadedPipeline], verifie
         make_blueprint(
             engine,
             pipelines,
-            PredictionStore(engine, pipelines, profiles),
+            PredictionStore(engine, pipelines, profiles, partitions),
             OutcomeObserver(engine, pipelines, judge),
-            Reconciler(engine, pipelines, judge, relay, tracker),
+            Reconciler(engine, pipelines, partitions, judge, relay, tracker),
         )
     )
     return app

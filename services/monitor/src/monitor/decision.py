@@ -100,7 +100,7 @@ def _performance_loss(evidence: Evidence, retraining: Retraining) -> str:
     lowest = evidence.released - retraining.max_performance_loss
     if evidence.performance.high >= lowest:
         return ""
-    return f"{describe(evidence.metric, evidence.performance)} is below {_allowed(evidence.released, retraining)}"
+    return f"{describe(evidence.metric, evidence.performance)} lies below {_allowed(evidence.released, retraining)}"
 
 
 def _bias(evidence: Evidence, retraining: Retraining) -> str:
@@ -124,7 +124,7 @@ def _in_order(evidence: Evidence, retraining: Retraining) -> str:
         allowed = f"{retraining.max_performance_loss:g}"
         found = f"{told} is within {allowed} of the {evidence.released:.3f} it was released with"
     else:
-        found = f"{told} reaches up to {_allowed(evidence.released, retraining)}, so the loss may be chance"
+        found = f"{told} still reaches {_allowed(evidence.released, retraining)}, so the loss may be chance"
     if evidence.score_bias is None:
         return found
     return f"{found}; scores are {_described_bias(evidence.score_bias)} what was observed"
@@ -132,7 +132,9 @@ def _in_order(evidence: Evidence, retraining: Retraining) -> str:
 
 def _allowed(released: float, retraining: Retraining) -> str:
     lowest = released - retraining.max_performance_loss
-    return f"{lowest:.3f}, which is {retraining.max_performance_loss:g} less than it was released with"
+    return (
+        f"{lowest:.3f}, the allowed {retraining.max_performance_loss:g} under the {released:.3f} it was released with"
+    )
 
 
 def _described_bias(bias: Estimate) -> str:

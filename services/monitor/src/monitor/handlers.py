@@ -3,22 +3,21 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from esteira.events import ModelApproved, ModelPromoted, OutcomesObserved, Prediction, PredictionsServed
-from esteira.exceptions import EsteiraError, NotFound, TransientError, Unavailable
+from esteira.exceptions import EsteiraError, NotFound, TransientError
 from esteira.inbox import forget_received, is_first
 from esteira.outbox import Relay, forget_published
 from esteira.pipeline import LoadedPipeline, find_pipeline
 from esteira.pushes import Delivery
 from monitor import repository
 from monitor.judging import Judge
+from monitor.partitions import Partitions
 from monitor.profiles import ProfileStore, ReleaseRow, count_cells
 from monitor.tracking import Tracker
 from monitor.windows import as_utc, window_at
@@ -27,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 Pipelines = dict[str, LoadedPipeline]
 
-MAX_PARTITION_AGE = timedelta(days=31)
 WINDOWS_PER_EVENT = 12
 WINDOWS_PER_RECONCILE = 50
 SECONDS_PER_RECONCILE = 20.0
@@ -41,11 +39,11 @@ FORGET_AFTER = timedelta(days=8)
 class PredictionStore:
     """Stores predictions, each once, and counts them into the live histograms."""
 
-    def __init__(self, engine: Engine, pipelines: Pipelines, profiles: ProfileStore) -> None:
+    def __init__(self, engine: Engine, pipelines: Pipelines, profiles: ProfileStore, partitions: Partitions) -> None:
         self._engine = engine
         self._pipelines = pipelines
         self._profiles = profiles
-        self._days: set[date] = set()
+        self._partitions = partitions
 
     def receive(self, event: PredictionsServed, delivery: Delivery) -> int:
         """Stores what the event brings; returns how many predictions were new.
@@ -58,7 +56,7 @@ class PredictionStore:
         pipeline = find_pipeline(self._pipelines, event.pipeline)
         release = self._release(event)
         rows = list({row.id: row for row in sorted(event.predictions, key=lambda row: row.id)}.values())
-        self._ensure_partitions({as_utc(row.served_at).date() for row in rows})
+        self._partitions.ensure({as_utc(row.served_at).date() for row in rows})
         with Session(self._engine) as session, session.begin():
             if not is_first(session, repository.CONSUMER, delivery.event_id):
                 return 0
@@ -88,24 +86,6 @@ class PredictionStore:
             )
         self._profiles.read(release)  # before the transaction: the bucket may be slow
         return release
-
-    def _ensure_partitions(self, days: set[date]) -> None:
-        """Other days, and those that cannot have a partition of their own, go to the default partition."""
-        today = datetime.now(UTC).date()
-        for day in sorted(days - self._days):
-            if today - MAX_PARTITION_AGE <= day <= today + timedelta(days=1):
-                self._ensure_partition(day)
-            self._days.add(day)
-
-    def _ensure_partition(self, day: date) -> None:
-        with Session(self._engine) as session:
-            if repository.has_partition(session, day):
-                return
-        try:
-            with Session(self._engine) as session, session.begin():
-                repository.create_partition(session, day)
-        except (IntegrityError, Unavailable) as error:
-            logger.warning("partition not created", extra={"day": day.isoformat(), "error": str(error)})
 
 
 class OutcomeObserver:
@@ -169,9 +149,18 @@ def model_promoted(event: ModelPromoted, _: Delivery) -> None:
 class Reconciler:
     """Finds work by state: windows not judged, messages not sent, figures not tracked."""
 
-    def __init__(self, engine: Engine, pipelines: Pipelines, judge: Judge, relay: Relay, tracker: Tracker) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        pipelines: Pipelines,
+        partitions: Partitions,
+        judge: Judge,
+        relay: Relay,
+        tracker: Tracker,
+    ) -> None:
         self._engine = engine
         self._pipelines = pipelines
+        self._partitions = partitions
         self._judge = judge
         self._relay = relay
         self._tracker = tracker
@@ -186,12 +175,14 @@ class Reconciler:
             "tracked": self._attempt("track", self._tracker.track),
         }
 
-    def _attempt(self, task: str, work: Any) -> int:
+    def _attempt(self, task: str, work: Callable[[], int]) -> int:
         try:
-            return int(work())
+            return work()
         except EsteiraError as error:
             logger.warning("task failed", extra={"task": task, "error": str(error)})
-            return 0
+        except Exception:
+            logger.exception("task failed unexpectedly", extra={"task": task})
+        return 0
 
     def _judge_windows(self) -> int:
         names: Sequence[str] = sorted(self._pipelines)
@@ -207,6 +198,7 @@ class Reconciler:
                     since = datetime.now(UTC) - SWEEP_BACK
                     marked += repository.mark_unseen_outcomes(session, name, pipeline.spec.monitoring.window, since)
         if due:
+            self._partitions.prepare()
             self._forget()
             self._swept = time.monotonic()
         return marked

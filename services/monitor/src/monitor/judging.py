@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from esteira.events import RetrainRequested
+from esteira.exceptions import TransientError
 from esteira.outbox import Relay, enqueue
 from esteira.pipeline import LoadedPipeline
 from monitor import repository
@@ -60,7 +61,7 @@ class Judge:
         """Judges windows that wait, the oldest first, until `most` are done or `seconds` are over; returns how many.
 
         Raises:
-            Unavailable: Postgres does not answer, or a profile cannot be read.
+            Unavailable: Postgres does not answer.
         """
         with Session(self._engine) as session:
             waiting = repository.waiting_windows(session, names, settle, PATIENCE, most)
@@ -68,8 +69,17 @@ class Judge:
         for pipeline, window in waiting:
             if time.monotonic() > end:
                 break
-            judged += self.judge(pipeline, window) is not None
+            judged += self._judge_if_possible(pipeline, window)
         return judged
+
+    def _judge_if_possible(self, pipeline: str, window: Window) -> bool:
+        """One window that cannot be judged stays marked and does not hold up the others."""
+        try:
+            return self.judge(pipeline, window) is not None
+        except TransientError as error:
+            facts = {"pipeline": pipeline, "window_start": window.start.isoformat(), "error": str(error)}
+            logger.warning("window not judged yet", extra=facts)
+            return False
 
     def judge(self, pipeline: str, window: Window) -> Judgement | None:
         """Judges one window if it waits to be; None where another worker did so meanwhile."""

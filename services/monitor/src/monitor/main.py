@@ -14,16 +14,11 @@ from esteira.settings import read_settings
 from monitor.app import Adapters, create_app
 from monitor.settings import MonitorSettings
 
-MLFLOW_PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-"""MLflow's client waits for minutes otherwise, and the timer calls again in any case."""
-
 
 def create() -> Flask:
     """Makes the app from the environment."""
     settings = read_settings(MonitorSettings, os.environ)
     configure_logging("monitor", settings.log_level, settings.google_cloud_project)
-    for name, value in MLFLOW_PATIENCE.items():
-        os.environ.setdefault(name, value)
     adapters = Adapters(
         engine=make_engine(settings.database_url),
         bucket=Bucket(settings.bucket, settings.google_cloud_project, settings.storage_emulator_host),

@@ -1,7 +1,7 @@
 """What people look at, read from Postgres."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -12,6 +12,7 @@ from esteira.tables import checks, datasets, ingestions, outcomes, promotions, r
 from monitor.repository import RETRAINING, WINDOW
 from monitor.windows import as_utc
 
+_NEVER = datetime.min.replace(tzinfo=UTC)
 BOUNDED = ("auc", "r2", "calibration", "score_bias", "bias")
 
 
@@ -26,6 +27,8 @@ class VersionFigures(msgspec.Struct, kw_only=True):
     decision: str | None = None
     reason: str | None = None
     judged_at: datetime | None = None
+    decided_at: datetime | None = None
+    """When it was judged as champion, if ever."""
 
 
 class WindowReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +40,7 @@ class WindowReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def main(self) -> VersionFigures:
-        """The version that was judged last as champion; without a judgement, the busiest."""
+        """The version that served most of the window; of equals, the one judged last as champion."""
         return max(self.versions, key=_prominence)
 
     def as_json(self) -> dict[str, Any]:
@@ -61,9 +64,8 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     most_moved: dict[str, Any] | None
 
 
-def _prominence(version: VersionFigures) -> tuple[bool, datetime | None, float]:
-    decided = version.decision is not None
-    return decided, version.judged_at if decided else None, version.figures.get("requests", 0.0)
+def _prominence(version: VersionFigures) -> tuple[float, datetime]:
+    return version.figures.get("requests", 0.0), version.decided_at or _NEVER
 
 
 def _version_json(version: VersionFigures) -> dict[str, Any]:
@@ -111,6 +113,7 @@ def _add(version: VersionFigures, row: Row[Any]) -> None:
     version.verdicts[row.name] = row.verdict
     version.judged_at = max(filter(None, (version.judged_at, as_utc(row.measured_at))))
     if row.name == RETRAINING:
+        version.decided_at = as_utc(row.measured_at)
         version.decision, version.reason = row.details.get("decision"), row.details.get("reason")
     if row.name == "max_psi":
         version.max_psi_feature = row.details.get("feature")

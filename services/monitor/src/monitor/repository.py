@@ -119,16 +119,14 @@ def mark_windows(session: Session, pipeline: str, stored: Mapping[Window, int]) 
 
 def mark_touched(session: Session, pipeline: str, first: datetime, last: datetime) -> int:
     """Marks the windows with predictions between the two times, inclusive."""
-    return _changed(
-        session, statements.MARK_KNOWN.format(condition=statements.TOUCHED), pipeline=pipeline, first=first, last=last
-    )
+    return _mark_known(session, statements.TOUCHED, pipeline=pipeline, first=first, last=last)
 
 
 def mark_predicted(session: Session, pipeline: str, entities: Collection[str]) -> int:
     """Marks the windows in which these entities were predicted."""
-    return _changed(
+    return _mark_known(
         session,
-        statements.MARK_KNOWN.format(condition=statements.PREDICTED_ENTITIES),
+        statements.PREDICTED_ENTITIES,
         pipeline=pipeline,
         entities=list(entities),
     )
@@ -136,25 +134,19 @@ def mark_predicted(session: Session, pipeline: str, entities: Collection[str]) -
 
 def mark_by_source(session: Session, pipeline: str, source: str) -> int:
     """Marks the windows in which entities were predicted whose outcomes came from `source`."""
-    return _changed(
-        session, statements.MARK_KNOWN.format(condition=statements.BY_SOURCE), pipeline=pipeline, source=source
-    )
+    return _mark_known(session, statements.BY_SOURCE, pipeline=pipeline, source=source)
 
 
 def mark_unseen_outcomes(session: Session, pipeline: str, span: str, since: datetime) -> int:
     """Marks the windows with outcomes, observed after `since`, that came after their judgement."""
-    condition = statements.UNSEEN_OUTCOMES
-    return _changed(
-        session, statements.MARK_KNOWN.format(condition=condition), pipeline=pipeline, span=span, since=since
-    )
+    return _mark_known(session, statements.UNSEEN_OUTCOMES, pipeline=pipeline, span=span, since=since)
 
 
 def mark_newer_data(session: Session, pipeline: str, champion: str, dataset: int) -> int:
-    """Marks the windows that asked for retraining in vain, once there is newer data or the run ended."""
-    condition = statements.NEWER_DATA
-    return _changed(
+    """Marks the champion's newest judged window if it asked for retraining in vain and there is newer data by now."""
+    return _mark_known(
         session,
-        statements.MARK_KNOWN.format(condition=condition),
+        statements.NEWER_DATA,
         pipeline=pipeline,
         champion=champion,
         dataset=dataset,
@@ -281,8 +273,8 @@ def mark_tracked(session: Session, rows: Sequence[Row[Any]]) -> None:
     session.execute(statements.MARK_TRACKED, values)
 
 
-def _changed(session: Session, statement: str, **values: Any) -> int:
-    result = session.execute(text(statement), values)
+def _mark_known(session: Session, condition: str, **values: Any) -> int:
+    result = session.execute(text(statements.MARK_KNOWN.format(condition=condition)), values)
     return int(result.rowcount)  # type: ignore[attr-defined]
 
 

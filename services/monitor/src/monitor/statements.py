@@ -77,6 +77,9 @@ NEWER_DATA = """kept.window_start IN (
     SELECT d.window_start FROM checks d
     WHERE d.pipeline = kept.pipeline AND d.name = 'retraining' AND d.model_version = :champion
         AND d.details->>'decision' = 'not-yet'
+        AND d.window_start = (SELECT max(l.window_start) FROM checks l
+            WHERE l.pipeline = d.pipeline AND l.name = 'retraining' AND l.model_version = d.model_version
+                AND l.details->>'decision' <> 'insufficient')
         AND (CAST(d.details->'evidence'->>'dataset_number' AS integer) < :dataset
             OR EXISTS (SELECT FROM training_runs r WHERE r.pipeline = d.pipeline AND r.finished_at IS NOT NULL
                 AND r.number = CAST(d.details->>'waits_for' AS integer))))"""

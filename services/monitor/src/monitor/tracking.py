@@ -25,6 +25,8 @@ MOST = 1000
 """Metrics in one request: MLflow's own limit."""
 REST_SECONDS = 15.0
 """How long MLflow is left alone after it failed."""
+PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": 5, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": 1}
+"""Unless the environment says otherwise: MLflow's own patience is minutes, and the timer calls again in any case."""
 TAG = "esteira.model_version"
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9_\-. /]")
 
@@ -78,8 +80,13 @@ def metric_name(name: str, subject: str) -> str:
 
 
 def _client(uri: str) -> Any:
-    from mlflow import MlflowClient
+    from mlflow import MlflowClient, environment_variables
 
+    known: Any = environment_variables
+    for name, value in PATIENCE.items():
+        setting = getattr(known, name)
+        if not setting.is_set():
+            setting.set(value)
     return MlflowClient(tracking_uri=uri)
 
 

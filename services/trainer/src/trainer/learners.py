@@ -145,7 +145,7 @@ def _preparation(features: Sequence[Feature]) -> ColumnTransformer:
         [("impute", SimpleImputer(strategy="median", keep_empty_features=True)), ("scale", StandardScaler())]
     )
     codes = [np.array([*range(len(features[index].categories)), np.nan]) for index in categorical]
-    one_hot = OneHotEncoder(categories=codes, handle_unknown="ignore", sparse_output=False)
+    one_hot = OneHotEncoder(categories=codes, handle_unknown="ignore")
     parts = [("numeric", scaled, numeric), ("categorical", one_hot, categorical)]
     return ColumnTransformer([part for part in parts if part[2]])
 

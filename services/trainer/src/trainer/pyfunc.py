@@ -1,4 +1,4 @@
-"""Lets MLflow load a release: `mlflow.pyfunc.load_model("models:/flights@champion").predict(raw_rows)`.
+"""Lets MLflow load a release: `mlflow.pyfunc.load_model("models:/<pipeline>@champion").predict(raw_rows)`.
 
 Nothing of the release is executed: its files are verified and its model is an ONNX graph.
 """

@@ -35,7 +35,7 @@ format: $(INSTALLED) ## Format the code and mend what the linter can
 	$(BIN)/ruff format .
 
 bench: $(INSTALLED) ## Run the benchmarks
-	$(BIN)/python -m pytest tests/bench --benchmarks $(ARGS)
+	$(BIN)/python tests/bench/scoring.py $(ARGS)
 
 lock: $(INSTALLED) ## Lock every member's dependencies anew, with hashes
 	$(BIN)/python tests/lock.py

@@ -43,7 +43,7 @@ def check(member: str) -> str | None:
         steps = [
             [*uv, "venv", "--python", sys.executable, folder],
             [*pip, "--require-hashes", "-r", f"{member}/requirements.txt"],
-            [*pip, "--no-deps", *own],
+            [*pip, "--no-deps", *(f"./{path}" for path in own)],
             [python, "-c", IMPORT_ALL, MEMBERS[member], *UNWANTED.get(member, ())],
         ]
         for step in steps:

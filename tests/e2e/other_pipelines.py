@@ -124,6 +124,13 @@ def _root_mean_squared_error(labels: Array, scores: Array) -> float:
     return float(np.sqrt(np.mean((labels - scores) ** 2)))
 
 
+def stability(reference: list[int], current: Any) -> float:
+    """The population stability index, written down anew."""
+    floored = [np.maximum(np.asarray(counts) / np.sum(counts), 1e-4) for counts in (reference, current)]
+    expected, actual = (shares / shares.sum() for shares in floored)
+    return float(((actual - expected) * np.log(actual / expected)).sum())
+
+
 def wait_for(what: str, look: Callable[[], T | None]) -> T:
     """Looks until it finds something; fails after `PATIENCE_S`."""
     deadline = time.monotonic() + PATIENCE_S

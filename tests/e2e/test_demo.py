@@ -122,4 +122,4 @@ def test_no_dataset_is_trained_on_twice_and_the_pointer_follows_the_ledger(evide
 
 
 def test_nothing_is_left_to_do(evidence: Evidence) -> None:
-    assert evidence.one(held.UNDELIVERED) == 0
+    assert evidence.left_to_do() == {}

@@ -174,4 +174,4 @@ def test_no_dataset_is_trained_to_two_releases_or_promoted_twice(evidence: Evide
 
 
 def test_nothing_is_left_to_do(evidence: Evidence) -> None:
-    assert evidence.one(held.UNDELIVERED) == 0
+    assert evidence.left_to_do() == {}

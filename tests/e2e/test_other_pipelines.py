@@ -7,7 +7,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,19 @@ import pytest
 import skops.io
 from google.cloud.pubsub_v1 import PublisherClient
 
-from e2e.other_pipelines import PIPELINES, Answers, Array, Client, Row, Scenario, diabetes, fetch, tumours, wait_for
+from e2e.other_pipelines import (
+    PIPELINES,
+    Answers,
+    Array,
+    Client,
+    Row,
+    Scenario,
+    diabetes,
+    fetch,
+    stability,
+    tumours,
+    wait_for,
+)
 from esteira.bucket import Bucket
 from esteira.events import Message, RetrainRequested, encode
 from esteira.release import ESTIMATOR, Pointer
@@ -24,6 +38,7 @@ from esteira.runtime import ReleaseRuntime
 from esteira.schema import check_row
 from esteira_cli.stack import Options, Stack
 from esteira_cli.stack.loopback import get_json
+from esteira_cli.stack.services import SERVICES
 from trainer.fit import MODEL_TASK
 from trainer.learners import encode_frame, predict_scores
 
@@ -96,17 +111,29 @@ def clients(stack: Stack, bucket: Bucket) -> dict[str, Client]:
     return clients
 
 
-@pytest.fixture(scope="module", params=list(SCENARIOS))
-def story(
-    request: pytest.FixtureRequest, clients: dict[str, Client], bucket: Bucket, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Story]:
+@pytest.fixture(scope="module")
+def stories(
+    clients: dict[str, Client], bucket: Bucket, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, "Future[Story]"]]:
+    """Plays all loops at once."""
+    caches = {name: tmp_path_factory.mktemp(name) for name in clients}
+    with ThreadPoolExecutor(len(clients)) as pool:
+        yield {name: pool.submit(_play, SCENARIOS[name], clients[name], bucket, caches[name]) for name in clients}
+
+
+@pytest.fixture(params=list(SCENARIOS))
+def story(request: pytest.FixtureRequest, stories: dict[str, "Future[Story]"]) -> Story:
+    """The story of one pipeline, once it has ended."""
+    return stories[request.param].result()
+
+
+def _play(scenario: Scenario, client: Client, bucket: Bucket, cache: Path) -> Story:
     """Plays the loop of one pipeline, from its first file to its second champion."""
-    scenario, client = SCENARIOS[request.param], clients[request.param]
     (first_run,) = client.finished_runs("trainer")
     assert first_run["status"] == "promoted", first_run["verdict"]
     version = first_run["release_version"]
     alike = client.served_by(version, [scenario.request(row) for row in scenario.alike])
-    runtime, champion = client.runtime(tmp_path_factory.mktemp("releases"))
+    runtime, champion = client.runtime(cache)
 
     half = len(scenario.alike) // 2
     by_file, by_feedback = scenario.alike[:half], scenario.alike[half:]
@@ -127,7 +154,7 @@ def story(
     retrained = client.served_by(
         retraining["release_version"] or version, [scenario.request(row) for row in scenario.shifted]
     )
-    yield Story(
+    return Story(
         scenario=scenario,
         first_run=first_run,
         champion=champion,
@@ -143,7 +170,6 @@ def story(
         promotion=client.get("trainer", "promotions")["promotions"][0],
         retrained=retrained,
     )
-    runtime.close()
 
 
 def _estimator(bucket: Bucket, pointer: Pointer, runtime: ReleaseRuntime) -> Any:
@@ -202,14 +228,8 @@ def test_the_drift_of_each_feature_is_that_of_its_histograms(story: Story) -> No
     rows = [check_row(story.runtime.release.columns, story.scenario.request(r), "")[0] for r in story.judged_rows()]
     features = story.runtime.features(rows)
     profile = story.runtime.profile()
-    expected = {b.name: _stability(b.counts, b.count(features[b.name])) for b in profile.features}
+    expected = {b.name: stability(b.counts, b.count(features[b.name])) for b in profile.features}
     assert {name: found["psi"] for name, found in story.drift.items()} == pytest.approx(expected, rel=1e-9)
-
-
-def _stability(reference: list[int], current: Any) -> float:
-    floored = [np.maximum(np.asarray(counts) / np.sum(counts), 1e-4) for counts in (reference, current)]
-    expected, actual = (shares / shares.sum() for shares in floored)
-    return float(((actual - expected) * np.log(actual / expected)).sum())
 
 
 def test_the_shift_is_seen_in_features_and_in_performance(story: Story) -> None:
@@ -270,6 +290,14 @@ def test_a_person_is_heeded_once_for_each_event(stack: Stack, clients: dict[str,
     assert [(run["reason"], run["status"] in ("promoted", "rejected")) for run in runs] == [(wish.reason, True)] * 2
     assert all(run["verdict"] for run in runs)
     assert min(run["number"] for run in runs) > first["number"]
+
+
+def test_no_service_met_an_error(stack: Stack, stories: dict[str, "Future[Story]"]) -> None:
+    for story in stories.values():
+        story.result()
+    lines = [line for name in SERVICES for line in stack.log(name).read_text("utf-8").splitlines()]
+    assert lines
+    assert [line for line in lines if '"severity":"ERROR"' in line or '"severity":"CRITICAL"' in line] == []
 
 
 def _publish(*messages: Message) -> None:

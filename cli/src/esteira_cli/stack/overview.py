@@ -4,29 +4,33 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from esteira_cli.stack.loopback import get_json
 from esteira_cli.stack.stack import Stack
 
 NEWEST = 5
+PARTS = {"ingestions": "etl", "runs": "trainer", "promotions": "trainer"}
+"""What is asked about a pipeline, and of which service."""
+RAW = "raw/"
 
 
 def overview(stack: Stack) -> dict[str, Any]:
     """Collects, for each pipeline, its newest ingestions and training runs and its champion.
 
-    A service that does not answer costs its own part alone; `notes` says which.
+    Files that were uploaded for a pipeline that does not exist are in `unknown_pipelines`, by the name they gave. A
+    service that does not answer costs its own part alone; `notes` says which.
     """
     where = stack.addresses()
     names = _pipelines(stack.blueprint().pipelines_dir)
-    questions = {
-        (name, part): f"{where[service]}/pipelines/{name}/{part}"
-        for name in names
-        for service, part in (("etl", "ingestions"), ("trainer", "runs"), ("trainer", "promotions"))
-    }
-    answers = _ask(questions)
+    strangers = [name for name in _uploaded_for(stack) if name not in names]
+    parts = {(name, part): service for name in names for part, service in PARTS.items()}
+    parts |= {(name, "ingestions"): "etl" for name in strangers}
+    answers = _ask({key: f"{where[service]}/pipelines/{quote(key[0])}/{key[1]}" for key, service in parts.items()})
     emulator = get_json(f"{where['pubsub-http']}/status")
     return {
         "pipelines": {name: _pipeline(name, answers) for name in names},
+        "unknown_pipelines": {name: _rows(answers[name, "ingestions"])[:NEWEST] for name in strangers},
         "dead_lettered": dead_lettered(emulator),
         "notes": _notes(answers, emulator),
     }
@@ -61,7 +65,7 @@ def _rows(answer: Any) -> list[dict[str, Any]]:
 
 
 def _notes(answers: Mapping[tuple[str, str], Any], emulator: Any) -> list[str]:
-    silent = {"etl" if part == "ingestions" else "trainer" for (_, part), answer in answers.items() if answer is None}
+    silent = {PARTS[part] for (_, part), answer in answers.items() if answer is None}
     if emulator is None:
         silent.add("pubsub")
     return [f"{name} does not answer: what it knows is missing here" for name in sorted(silent)]
@@ -69,6 +73,14 @@ def _notes(answers: Mapping[tuple[str, str], Any], emulator: Any) -> list[str]:
 
 def _pipelines(folder: Path) -> list[str]:
     return sorted(path.parent.name for path in folder.glob("*/pipeline.yaml"))
+
+
+def _uploaded_for(stack: Stack) -> list[str]:
+    """The folders below `raw/`, which should be names of pipelines."""
+    bucket = f"{stack.addresses()['bucket']}/storage/v1/b/{stack.blueprint().options.bucket}"
+    listed = get_json(f"{bucket}/o?prefix={quote(RAW, safe='')}&delimiter=%2F&fields=prefixes")
+    found = listed.get("prefixes") if isinstance(listed, dict) else None
+    return sorted(str(prefix).removeprefix(RAW).removesuffix("/") for prefix in found or [] if prefix != f"{RAW}/")
 
 
 def _short(name: str) -> str:

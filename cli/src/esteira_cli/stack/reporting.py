@@ -76,6 +76,7 @@ def duration(seconds: float) -> str:
 def overview_tables(found: Mapping[str, Any]) -> list[Table | Text]:
     """What `overview` found, one block for each pipeline."""
     blocks = [part for name, pipeline in found["pipelines"].items() for part in _pipeline(name, pipeline)]
+    blocks += [part for name, files in found.get("unknown_pipelines", {}).items() for part in _stranger(name, files)]
     dead = [f"{count} dead-lettered in {name}" for name, count in found["dead_lettered"].items()]
     return [*blocks, *(Text(line, "red") for line in dead), *(Text(note, "yellow") for note in found["notes"])]
 
@@ -86,6 +87,12 @@ def _pipeline(name: str, pipeline: Mapping[str, Any]) -> Iterator[Table | Text]:
         yield _rows("ingestion", pipeline["ingestions"], INGESTION)
     if pipeline["runs"]:
         yield _rows("training run", pipeline["runs"], RUN)
+
+
+def _stranger(name: str, ingestions: list[Mapping[str, Any]]) -> Iterator[Table | Text]:
+    yield Text(f"\n{name}: there is no such pipeline, and yet there are files for it in raw/{name}/", "yellow")
+    if ingestions:
+        yield _rows("ingestion", ingestions, INGESTION)
 
 
 def _champion(promotion: Mapping[str, Any] | None) -> str:

@@ -96,8 +96,7 @@ class Stack:
         process = processes.find(record) if record else None
         if process is None:
             raise StackError(f"{name} does not run")
-        process.kill()
-        process.wait(timeout=10)
+        processes.stop([process], signal.SIGKILL, processes.KILL_SECONDS)
         return process.pid
 
     def state(self) -> list[ComponentState]:

@@ -54,3 +54,12 @@ def _shown(*parts: object) -> str:
     console.print(*parts, sep="\n")
     assert isinstance(console.file, StringIO)
     return console.file.getvalue()
+
+
+def test_files_for_a_pipeline_that_is_not_there_are_shown() -> None:
+    refused = {"object": "raw/q/a.csv", "status": "failed", "reason": "there is no pipeline 'q'"}
+    found = {"pipelines": {}, "unknown_pipelines": {"q": [refused]}, "dead_lettered": {}, "notes": []}
+    shown = StringIO()
+    Console(file=shown, width=200).print(*overview_tables(found), sep="\n")
+    assert "q: there is no such pipeline" in shown.getvalue()
+    assert "raw/q/a.csv" in shown.getvalue()

@@ -17,11 +17,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import requests
+import skops.io
+from google.cloud.pubsub_v1 import PublisherClient
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.metrics import brier_score_loss, log_loss, mean_absolute_error, r2_score, roc_auc_score
 
 from esteira.bucket import Bucket
-from esteira.release import Pointer, pointer_path
+from esteira.events import Message
+from esteira.release import ESTIMATOR, Pointer, pointer_path
 from esteira.runtime import ReleaseRuntime, fetch_release
 from esteira_cli.stack import Stack
 
@@ -255,3 +258,17 @@ def _answers(found: Row) -> Answers:
     predictions = found["predictions"]
     scores = np.array([prediction["score"] for prediction in predictions])
     return Answers(found["model_version"], scores, [prediction.get("label") for prediction in predictions])
+
+
+def load_estimator(bucket: Bucket, pointer: Pointer, runtime: ReleaseRuntime) -> Any:
+    """The fitted scikit-learn estimator of a release that this test has seen made."""
+    data = bucket.read(f"{pointer.path}{ESTIMATOR}", runtime.release.files[ESTIMATOR].sha256)
+    return skops.io.loads(data, trusted=skops.io.get_untrusted_types(data=data))
+
+
+def publish(project: str, *messages: Message) -> None:
+    """Publishes through Google's own client, and waits until the server has it all."""
+    with PublisherClient() as client:
+        sent = [client.publish(f"projects/{project}/topics/{m.topic}", m.data, **m.attributes) for m in messages]
+        for future in sent:
+            future.result(timeout=30)

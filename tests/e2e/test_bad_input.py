@@ -167,7 +167,6 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     ("file", "right", "wrong", "told"),
     [
         ("pipeline.yaml", "task: classification", "task: clasification", "task: invalid enum value 'clasification'"),
-        ("pipeline.yaml", "event_time: time_hour", "event_time: hour", "event_time must name a timestamp column"),
         ("features.sql", "    raw.distance,", "    raw.distanze,", 'not have a column named "distanze"'),
         ("features.sql", "    raw.carrier,", "    count(raw.carrier) AS n,", "an aggregate looks at other rows"),
     ],

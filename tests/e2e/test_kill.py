@@ -6,6 +6,7 @@ dies in which act of the demo is fixed, so that each is hit at its work; when in
 
 import os
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from esteira_cli.stack.processes import HOME_MARK
 
 pytestmark = pytest.mark.timeout(420)
 
-PLAN = Plan(first=4, last=5, requests=500)
+PLAN = Plan(first=4, last=5, requests=700)
 SEED = 20130401
 JOB = "training job"
 ACTS = (
@@ -73,13 +74,14 @@ class Killer:
     def _kill(self, name: str) -> None:
         if name == JOB:
             self._await(lambda: bool(self._jobs()), "a training job")
-            _kill_all(self._jobs())
+            _signal_all(self._jobs(), signal.SIGKILL)
             return
         pid = next(state.pid for state in self._stack.state() if state.name == name)
         assert pid is not None, f"{name} does not run\n{self.demo.tell()}"
         workers = [child for child in psutil.Process(pid).children(recursive=True) if _session(child) == pid]
+        _signal_all(workers, signal.SIGSTOP)  # none must see that its parent is gone, and flush
         self._stack.kill(name)
-        _kill_all(workers)
+        _signal_all(workers, signal.SIGKILL)
 
     def _jobs(self) -> list[psutil.Process]:
         return [process for process in psutil.process_iter() if _is_job(process, self._stack.home)]
@@ -100,10 +102,10 @@ def _session(process: psutil.Process) -> int:
         return 0
 
 
-def _kill_all(processes: list[psutil.Process]) -> None:
+def _signal_all(processes: list[psutil.Process], number: signal.Signals) -> None:
     for process in processes:
         try:
-            process.kill()
+            process.send_signal(number)
         except psutil.NoSuchProcess:
             continue
 

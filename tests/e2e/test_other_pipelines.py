@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import skops.io
-from google.cloud.pubsub_v1 import PublisherClient
 
 from e2e.other_pipelines import (
     PIPELINES,
@@ -27,13 +25,15 @@ from e2e.other_pipelines import (
     Scenario,
     diabetes,
     fetch,
+    load_estimator,
+    publish,
     stability,
     tumours,
     wait_for,
 )
 from esteira.bucket import Bucket
-from esteira.events import Message, RetrainRequested, encode
-from esteira.release import ESTIMATOR, Pointer
+from esteira.events import RetrainRequested, encode
+from esteira.release import Pointer
 from esteira.runtime import ReleaseRuntime
 from esteira.schema import check_row
 from esteira_cli.stack import Options, Stack
@@ -159,7 +159,7 @@ def _play(scenario: Scenario, client: Client, bucket: Bucket, cache: Path) -> St
         first_run=first_run,
         champion=champion,
         runtime=runtime,
-        estimator=_estimator(bucket, champion, runtime),
+        estimator=load_estimator(bucket, champion, runtime),
         alike=alike,
         known_before=known_before,
         before=before,
@@ -170,12 +170,6 @@ def _play(scenario: Scenario, client: Client, bucket: Bucket, cache: Path) -> St
         promotion=client.get("trainer", "promotions")["promotions"][0],
         retrained=retrained,
     )
-
-
-def _estimator(bucket: Bucket, pointer: Pointer, runtime: ReleaseRuntime) -> Any:
-    """The fitted scikit-learn estimator of a release that this test has seen made."""
-    data = bucket.read(f"{pointer.path}{ESTIMATOR}", runtime.release.files[ESTIMATOR].sha256)
-    return skops.io.loads(data, trusted=skops.io.get_untrusted_types(data=data))
 
 
 def test_the_first_champion_comes_from_the_first_file(story: Story) -> None:
@@ -284,7 +278,7 @@ def test_a_person_is_heeded_once_for_each_event(stack: Stack, clients: dict[str,
     (first,) = client.finished_runs("trainer")
     wish = RetrainRequested(pipeline="diabetes", reason="the scales were mended", requested_by="ann")
     once, again = encode(wish, "ann"), encode(wish, "ann")
-    _publish(once, once, again)
+    publish(PROJECT, once, once, again)
     wait_for("the wishes to be delivered", lambda: _waiting(stack) == 0 or None)
     runs = client.finished_runs("ann", 2)
     assert [(run["reason"], run["status"] in ("promoted", "rejected")) for run in runs] == [(wish.reason, True)] * 2
@@ -298,13 +292,6 @@ def test_no_service_met_an_error(stack: Stack, stories: dict[str, "Future[Story]
     lines = [line for name in SERVICES for line in stack.log(name).read_text("utf-8").splitlines()]
     assert lines
     assert [line for line in lines if '"severity":"ERROR"' in line or '"severity":"CRITICAL"' in line] == []
-
-
-def _publish(*messages: Message) -> None:
-    with PublisherClient() as client:
-        sent = [client.publish(f"projects/{PROJECT}/topics/{m.topic}", m.data, **m.attributes) for m in messages]
-        for future in sent:
-            future.result(timeout=30)
 
 
 def _waiting(stack: Stack) -> int:

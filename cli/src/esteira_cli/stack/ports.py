@@ -2,6 +2,7 @@
 
 import random
 import socket
+import time
 from collections.abc import Iterable, Mapping
 
 from esteira_cli.stack.errors import StackError
@@ -10,6 +11,7 @@ HOST = "127.0.0.1"
 FIRST, LAST = 15000, 31999
 """Below the range from which the kernel takes the ports of outgoing connections."""
 ATTEMPTS = 500
+POLL_SECONDS = 0.02
 
 
 def is_free(port: int) -> bool:
@@ -20,6 +22,16 @@ def is_free(port: int) -> bool:
             probe.bind((HOST, port))
         except OSError:
             return False
+    return True
+
+
+def becomes_free(port: int, patience: float) -> bool:
+    """Waits for a port to be free: of a process with threads that is killed, the last to end closes the sockets."""
+    deadline = time.monotonic() + patience
+    while not is_free(port):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
     return True
 
 

@@ -30,13 +30,14 @@ COLOURS = {
 TIMESTAMP = re.compile(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?(Z|\+00:00)$")
 INGESTION = ("object", "status", "rows", "accepted", "quarantined", "reasons", "reason", "finished_at")
 RUN = ("number", "status", "release_version", "reason", "verdict", "finished_at")
+WIDE = 400
 BUSY = ("starting", "stopping", "waiting")
 
 
 def console() -> Console:
-    """Where everything is shown; wide enough for addresses where there is no terminal."""
+    """Where everything is shown; wide enough for names and reasons in full where there is no terminal."""
     shown = Console()
-    return shown if shown.is_terminal else Console(width=max(shown.width, 120))
+    return shown if shown.is_terminal else Console(width=max(shown.width, WIDE))
 
 
 @contextmanager

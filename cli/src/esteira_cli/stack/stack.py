@@ -16,7 +16,7 @@ from esteira_cli.stack.blueprint import PORTS, Blueprint, Options
 from esteira_cli.stack.component import Component
 from esteira_cli.stack.errors import StackError
 from esteira_cli.stack.graph import waves, with_needs
-from esteira_cli.stack.ports import choose_ports, is_free
+from esteira_cli.stack.ports import becomes_free, choose_ports, is_free
 from esteira_cli.stack.starter import ORPHAN_SECONDS, Report, Starter, silent
 from esteira_cli.stack.state import ProcessRecord, StackState, locked, read_state, write_state
 
@@ -157,7 +157,7 @@ class Stack:
                 continue
             for name in [name for name in component.ports if not is_free(ports[name])]:
                 self._stop_members(component)
-                if not is_free(ports[name]):
+                if not becomes_free(ports[name], ORPHAN_SECONDS):
                     taken = ports.pop(name)
                     ports = choose_ports([name], ports)
                     report(component.name, "moved", f"port {taken} is taken by another program; now {ports[name]}")

@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 MEMBERS := shared services/etl services/trainer services/predictor services/monitor cli
@@ -45,7 +45,8 @@ clean: ## Remove .venv and all state of the local stack
 	rm -rf $(VENV) .esteira
 
 $(INSTALLED): requirements.txt $(addsuffix /pyproject.toml,$(MEMBERS))
-	@command -v $(PYTHON) >/dev/null || { echo "Esteira needs Python 3.11: install it, or say make PYTHON=/path/to/python"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "Esteira needs Python 3.11 or newer: install it, or say make PYTHON=/path/to/python"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt

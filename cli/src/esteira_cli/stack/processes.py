@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -178,4 +179,8 @@ def _signal(processes: Iterable[psutil.Process], number: signal.Signals) -> None
 
 
 def _reap() -> None:
-    _children[:] = [child for child in _children if child.poll() is None]
+    """Takes out one by one what has ended: other threads may be adding children."""
+    for child in list(_children):
+        if child.poll() is not None:
+            with suppress(ValueError):
+                _children.remove(child)

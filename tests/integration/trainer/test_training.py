@@ -202,6 +202,22 @@ def test_killed_job_is_started_again_and_nothing_happens_twice(
     assert states == ["FINISHED", "KILLED"]
 
 
+def test_outage_is_no_attempt_and_a_crash_is_one(engine: Engine, versions: Versions) -> None:
+    versions.add()
+    run_id = _run_claimed_twice(engine)
+    mine = Lease(training_runs, run_id, 2, 20)
+    with Session(engine) as session, session.begin():
+        repository.start_run(session, mine)
+        repository.record_outage(session, mine, "Unavailable: MLflow is away")
+        row = session.execute(select(training_runs).where(training_runs.c.id == run_id)).one()
+    assert (row.attempts, row.status, row.verdict) == (1, "running", "Unavailable: MLflow is away")
+    assert row.lease_until is not None
+    with Session(engine) as session, session.begin():
+        repository.record_attempt(session, mine, "ValueError: no")
+        row = session.execute(select(training_runs).where(training_runs.c.id == run_id)).one()
+    assert (row.attempts, row.lease_until) == (1, None)
+
+
 def _kill(run_id: UUID) -> None:
     found = subprocess.run(["pgrep", "-f", f"trainer.job --run {run_id}"], capture_output=True, text=True, check=True)
     for pid in found.stdout.split():

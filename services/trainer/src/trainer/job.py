@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from esteira.bucket import Bucket
 from esteira.database import make_engine
-from esteira.exceptions import EsteiraError, LeaseLost, PermanentError
+from esteira.exceptions import EsteiraError, LeaseLost, PermanentError, TransientError
 from esteira.leases import Heartbeat, Lease
 from esteira.logs import bind_context, configure_logging
 from esteira.outbox import Relay
@@ -94,7 +94,8 @@ class Job:
             fail(self._engine, self._lease, str(error))
         except Exception as error:
             logger.exception("attempt failed")
-            self._hand_back(error)
+            outage = isinstance(error, TransientError)
+            self._hand_back(repository.record_outage if outage else repository.record_attempt, error)
             return AGAIN
         self._follow_up(run)
         return DONE
@@ -112,11 +113,11 @@ class Job:
         )
         Training(workshop, self._lease, run, pipeline).work()
 
-    def _hand_back(self, error: Exception) -> None:
+    def _hand_back(self, record: Callable[[Session, Lease, str], None], error: Exception) -> None:
         """Frees the run for the next attempt; where that fails too, its lease runs out."""
         try:
             with Session(self._engine) as session, session.begin():
-                repository.record_attempt(session, self._lease, f"{type(error).__name__}: {error}")
+                record(session, self._lease, f"{type(error).__name__}: {error}")
         except (EsteiraError, SQLAlchemyError):
             logger.warning("run not handed back", exc_info=True)
 

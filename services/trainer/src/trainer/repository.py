@@ -16,6 +16,7 @@ from esteira.tables import datasets, ingestions, promotions, releases, training_
 from trainer.rows import DatasetVersion, NewRelease, RunRequest, RunState, TrainingRun, UnregisteredRelease, WaitingRun
 
 MAX_ATTEMPTS = 3
+OUTAGE_PAUSE = timedelta(seconds=10)
 UNFINISHED = ("requested", "running")
 
 
@@ -182,6 +183,14 @@ def record_attempt(session: Session, lease: Lease, error: str) -> None:
     """Keeps why an attempt ended without a result, and gives the run back for the next one."""
     mine = and_(lease.is_mine(), training_runs.c.status == "running")
     session.execute(update(training_runs).where(mine).values(verdict=error, lease_until=None))
+
+
+def record_outage(session: Session, lease: Lease, error: str) -> None:
+    """Keeps that something the job needs was away; not counted as an attempt, and tried again after a pause."""
+    mine = and_(lease.is_mine(), training_runs.c.status == "running")
+    pause = func.clock_timestamp() + OUTAGE_PAUSE
+    values = {"verdict": error, "lease_until": pause, "attempts": training_runs.c.attempts - 1}
+    session.execute(update(training_runs).where(mine).values(values))
 
 
 def add_release(session: Session, release: NewRelease) -> None:

@@ -18,8 +18,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pandas as pd
-from esteira.scoring import OnnxModel
 from sklearn.ensemble import HistGradientBoostingClassifier
+
+from esteira.scoring import OnnxModel
 from trainer.export import export_model
 from trainer.learners import build_pipeline, encode_frame, fit, learn_features
 

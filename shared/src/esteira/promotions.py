@@ -98,6 +98,14 @@ def _release_exists(session: Session, pipeline: str, version: str) -> bool:
     return session.execute(query).first() is not None
 
 
+def _names(pointer: bytes, champion: Champion) -> bool:
+    try:
+        found = msgspec.json.decode(pointer, type=Pointer)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+    return (found.generation, found.version, found.sha256) == (champion.generation, champion.version, champion.sha256)
+
+
 def write_pointer(session: Session, bucket: Bucket, pipeline: str) -> bool:
     """Brings the bucket's pointer up to the ledger; gives whether it was behind.
 
@@ -105,11 +113,9 @@ def write_pointer(session: Session, bucket: Bucket, pipeline: str) -> bool:
         Conflict: the pointer was written by someone else at the same time; the next reconcile looks again.
         Unavailable: the bucket does not answer.
     """
+    found = bucket.read_versioned(pointer_path(pipeline))  # before the ledger, which is then at least as new
     champion = find_champion(session, pipeline)
-    if champion is None:
-        return False
-    found = bucket.read_versioned(pointer_path(pipeline))
-    if found and msgspec.json.decode(found[0], type=Pointer).generation >= champion.generation:
+    if champion is None or (found and _names(found[0], champion)):
         return False
     pointer = Pointer(
         pipeline=pipeline,

@@ -6,6 +6,7 @@ with the very same code.
 
 import hashlib
 import logging
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -101,6 +102,8 @@ def fetch_release(bucket: Bucket, path: str, manifest_sha256: str, cache: Path) 
         NotFound: a file is missing in the bucket.
         Unavailable: the bucket does not answer.
     """
+    if not re.fullmatch("[0-9a-f]{64}", manifest_sha256):
+        raise ReleaseRefused(f"{manifest_sha256!r} is no sha256; write the pointer again")
     folder = cache / manifest_sha256
     if folder.is_dir():
         if _is_intact(folder, manifest_sha256):

@@ -31,10 +31,12 @@ DUCKDB_TYPES: dict[str, str] = {
 MAX_STRING = 1000
 DATE_FORM = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 TIMESTAMP_FORM = (
-    rf"{DATE_FORM}([T ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{{1,6}})?)?"
+    r"(1[7-9]|20|21)[0-9]{2}-[0-9]{2}-[0-9]{2}([T ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?"
     "(Z|[+-]([01][0-9]|2[0-3]):?[0-5][0-9])?)?"
 )
-"""The parts of ISO 8601 that files and requests may use; without an offset a time is in UTC."""
+"""The parts of ISO 8601 that files and requests may use. A time is of 1700 to 2199; without an offset it is in UTC."""
+MAX_KEY_BYTES = 1000
+"""Longest entity key: Postgres indexes no value of over about 2,700 bytes."""
 _INT64 = 2**63
 _TIMESTAMP = re.compile(TIMESTAMP_FORM)
 _DATE = re.compile(DATE_FORM)
@@ -172,7 +174,7 @@ def _timestamp(value: object) -> datetime:
             return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError):  # no such day, or in UTC before year 1 or after 9999
         pass
-    raise Refused(f"expected a time such as 2013-01-31T18:00:00Z, got {text[:40]!r}")
+    raise Refused(f"expected a time of 1700 to 2199 such as 2013-01-31T18:00:00Z, got {text[:40]!r}")
 
 
 def _date(value: object) -> date:

@@ -162,7 +162,7 @@ def _belongs(process: psutil.Process, home: Path, name: str | None, folder: Path
     try:
         if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
             return False
-        if folder and process.cwd() == str(folder):
+        if folder and process.name() == "postgres" and process.cwd() == str(folder):
             return True
         environ = process.environ()
     except (psutil.Error, OSError):

@@ -11,14 +11,13 @@ import pyarrow as pa
 from esteira.dataset import ENTITY, EVENT_TIME, LABEL, LINE
 from esteira.exceptions import PipelineInvalid
 from esteira.features import ROW
-from esteira.schema import Column, entity_key_sql, quote
+from esteira.schema import MAX_KEY_BYTES, Column, entity_key_sql, quote
 from esteira.statement import FeatureColumn
 from etl.records import Batch
 from etl.validate import check_sql, reason_name
 from etl.workbench import Workbench
 
 SAMPLE_ROWS = 20
-MAX_KEY_BYTES = 1000
 _MAX_VALUE = 80
 
 

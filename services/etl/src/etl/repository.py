@@ -191,7 +191,7 @@ class Repository:
         self._copy("arriving", rows)
         added = text(
             "INSERT INTO outcomes (pipeline, entity, label, event_time, source) "
-            "SELECT :pipeline, entity, label, event_time, :source FROM arriving ON CONFLICT DO NOTHING"
+            "SELECT :pipeline, entity, label, event_time, :source FROM arriving ORDER BY entity ON CONFLICT DO NOTHING"
         )
         self._session.execute(added, {"pipeline": pipeline, "source": source})
 

@@ -79,7 +79,10 @@ class Judge:
         except TransientError as error:
             facts = {"pipeline": pipeline, "window_start": window.start.isoformat(), "error": str(error)}
             logger.warning("window not judged yet", extra=facts)
-            return False
+        except Exception:
+            facts = {"pipeline": pipeline, "window_start": window.start.isoformat()}
+            logger.exception("window not judged", extra=facts)
+        return False
 
     def judge(self, pipeline: str, window: Window) -> Judgement | None:
         """Judges one window if it waits to be; None where another worker did so meanwhile."""

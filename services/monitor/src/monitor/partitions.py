@@ -38,11 +38,13 @@ class Partitions:
         for day in sorted(set(days) - self._seen_to):
             if today - MAX_AGE <= day <= today + timedelta(days=1):
                 self._ensure(day)
-            self._seen_to.add(day)
+            else:
+                self._seen_to.add(day)
 
     def _ensure(self, day: date) -> None:
         with Session(self._engine) as session:
             if repository.has_partition(session, day):
+                self._seen_to.add(day)
                 return
         try:
             with Session(self._engine) as session, session.begin():

@@ -12,7 +12,7 @@ from esteira.events import Outcome, OutcomesObserved, Prediction, encode
 from esteira.exceptions import BadInput, PermanentError, Problem
 from esteira.publisher import Publisher
 from esteira.release import Release
-from esteira.schema import Column, Row, check_row, entity_key
+from esteira.schema import MAX_KEY_BYTES, Column, Row, check_row, entity_key
 from esteira.scoring import Feature
 from predictor.prediction_log import SOURCE, PredictionLog
 from predictor.serving import Serving, Servings
@@ -99,6 +99,7 @@ def _prepare(serving: Serving, request: PredictRequest) -> tuple[list[Row], dict
     if request.rows is None:
         return [{} for _ in given], _check_features(serving.runtime.release.features, given)
     rows = _check_rows(serving.runtime.release.columns, given, "rows")
+    _check_keys(serving.runtime.release, rows, "rows")
     return rows, serving.runtime.features(rows)
 
 
@@ -114,6 +115,18 @@ def _check_rows(columns: Sequence[Column], given: list[Any], name: str, inner: s
     if problems:
         raise BadInput(problems[:MAX_PROBLEMS])
     return rows
+
+
+def _check_keys(release: Release, rows: list[Row], name: str) -> None:
+    """Refuses keys that etl would refuse in a file, and that Postgres could not index."""
+    keys = (entity_key(row[column] for column in release.entity) for row in rows)
+    problems = [
+        Problem(f"{name}[{position}]", f"the entity key is longer than {MAX_KEY_BYTES} bytes; shorten {release.entity}")
+        for position, key in enumerate(keys)
+        if len(key.encode()) > MAX_KEY_BYTES
+    ]
+    if problems:
+        raise BadInput(problems[:MAX_PROBLEMS])
 
 
 def _check_features(features: Sequence[Feature], given: list[Any]) -> dict[str, list[Any]]:
@@ -168,6 +181,7 @@ def give_feedback(serving: Serving, publisher: Publisher, request: FeedbackReque
     columns = [by_name[name] for name in release.entity]
     _check_outcomes(release, request.outcomes)
     keys = _check_rows(columns, [outcome.entity for outcome in request.outcomes], "outcomes", ".entity")
+    _check_keys(release, keys, "outcomes")
     outcomes = [_outcome(release, row, given) for row, given in zip(keys, request.outcomes, strict=True)]
     event = OutcomesObserved(pipeline=release.pipeline, source="feedback", rows=len(outcomes), outcomes=outcomes)
     publisher.publish(encode(event, SOURCE))
@@ -183,6 +197,11 @@ def _check_outcomes(release: Release, given: list[FeedbackOutcome]) -> None:
         for position, outcome in enumerate(given)
         if (release.task == "classification" and outcome.label not in (0, 1))
         or (release.task == "regression" and isinstance(outcome.label, bool))
+    ]
+    wrong += [
+        Problem(f"outcomes[{position}].event_time", f"is {outcome.event_time}; send a time of 1700 to 2199")
+        for position, outcome in enumerate(given)
+        if outcome.event_time and not 1700 <= outcome.event_time.year < 2200
     ]
     if wrong:
         raise BadInput(wrong[:MAX_PROBLEMS])

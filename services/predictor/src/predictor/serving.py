@@ -127,6 +127,10 @@ class Servings:
             return
         except (EsteiraError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             self._refuse(pipeline, _version(data), str(error))
+        except Exception as error:  # a full disk, say: the other pipelines go on
+            logger.exception("release not brought in", extra={"pipeline": pipeline})
+            self._refuse(pipeline, _version(data), f"{type(error).__name__}: {error}")
+            return
         self._seen[path] = generation
 
     def serve(self, pipeline: str, pointer: Pointer) -> None:

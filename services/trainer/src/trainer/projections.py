@@ -96,4 +96,6 @@ def _tried(what: str, action: Callable[..., int], *arguments: object) -> int:
         return action(*arguments)
     except EsteiraError as error:
         logger.warning("projection not brought up to date", extra={"projection": what, "error": str(error)})
-        return 0
+    except Exception:
+        logger.exception("projection failed", extra={"projection": what})
+    return 0

@@ -9,7 +9,7 @@ import msgspec
 
 from esteira.bucket import Bucket
 from esteira.dataset import Manifest
-from esteira.exceptions import ReleaseRefused
+from esteira.exceptions import Conflict, ReleaseRefused, Unavailable
 from esteira.pipeline import LoadedPipeline
 from esteira.release import MANIFEST, Dataset, Gate, Release, release_path
 from esteira.runtime import ReleaseRuntime
@@ -135,10 +135,14 @@ def upload(bucket: Bucket, packed: Packed) -> None:
     """Writes every file once, release.json last: a release is whole when that is there.
 
     Raises:
-        Conflict: other bytes are there.
-        Unavailable: the bucket does not answer.
+        Unavailable: the bucket does not answer, or holds another release of this version, as it may after Postgres
+            came back from a backup; the next attempt has a version of its own.
     """
     target = release_path(packed.release.pipeline, packed.release.version)
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda name: bucket.upload_once(f"{target}{name}", packed.folder / name), packed.release.files))
-    bucket.upload_once(f"{target}{MANIFEST}", packed.folder / MANIFEST, "application/json")
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            names = packed.release.files
+            list(pool.map(lambda name: bucket.upload_once(f"{target}{name}", packed.folder / name), names))
+        bucket.upload_once(f"{target}{MANIFEST}", packed.folder / MANIFEST, "application/json")
+    except Conflict as error:
+        raise Unavailable(str(error)) from error

@@ -123,6 +123,7 @@ ROW = {"id": 1, "at": "2026-01-01T00:00:00Z", "price": 1.5, "town": "Paris"}
         ({"rows": [{**ROW, "delay": 3}]}, "rows[0].delay"),
         ({"rows": [{**ROW, "town": "x" * 21}]}, "rows[0].town"),
         ({"rows": [{**ROW, "at": "yesterday"}]}, "rows[0].at"),
+        ({"rows": [{**ROW, "at": "9999-12-31T05:00:00Z"}]}, "rows[0].at"),
         ({"features": [{"price": "x"}]}, "features[0].price"),
         ({"features": [{"nope": 1}]}, "features[0].nope"),
     ],
@@ -185,6 +186,7 @@ def test_feedback_is_published_with_the_key_that_predictions_have(service: Servi
         ({"entity": {}, "label": 1}, "outcomes[0].entity.id"),
         ({"entity": {"id": 1}, "label": 0.5}, "outcomes[0].label"),
         ({"entity": {"id": 1}}, "outcomes[0]"),
+        ({"entity": {"id": 1}, "label": 1, "event_time": "9999-12-31T05:00:00Z"}, "outcomes[0].event_time"),
     ],
 )
 def test_wrong_feedback_is_named_by_its_path(service: Service, built: BuiltRelease, outcome: Any, path: str) -> None:

@@ -3,9 +3,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from esteira.bucket import Bucket
 from esteira.exceptions import ReleaseRefused
 from esteira.release import MANIFEST, MODEL, File, Release
-from esteira.runtime import ReleaseRuntime
+from esteira.runtime import ReleaseRuntime, fetch_release
 from esteira.schema import check_row
 from releases import BuiltRelease, build_release, raw_rows, write_manifest
 
@@ -69,3 +70,13 @@ def test_a_manifest_that_is_none_is_refused(built: BuiltRelease, data: bytes) ->
     (built.folder / MANIFEST).write_bytes(data)
     with pytest.raises(ReleaseRefused, match="is not a release's"):
         ReleaseRuntime(built.folder)
+
+
+@pytest.mark.parametrize("stray", ["", "..", "/", "a" * 63, "A" * 64])
+def test_a_pointer_that_names_no_sha256_touches_no_folder(tmp_path: Path, stray: str) -> None:
+    cache = tmp_path / "cache"
+    (cache / "kept").mkdir(parents=True)
+    with pytest.raises(ReleaseRefused, match="no sha256"):
+        fetch_release(Bucket("nowhere", "nobody", emulator="http://127.0.0.1:9"), "releases/p/1/", stray, cache)
+    assert (cache / "kept").is_dir()
+    assert tmp_path.is_dir()

@@ -45,6 +45,7 @@ def test_takes_what_fits_the_type(kind: Any, given_value: object, expected: obje
         *(("boolean", value) for value in (0, 1, "true", 1.0)),
         *(("timestamp", value) for value in ("0000-01-01", "2013-02-30", "2013-01-31T25:00", "now", 0, True, "")),
         *(("timestamp", value) for value in ("0001-01-01T00:00+05:00", "9999-12-31T23:00-05:00")),
+        *(("timestamp", value) for value in ("1699-12-31T00:00Z", "2200-01-01")),
         *(("timestamp", value) for value in ("2013-01-31T18:00:00.1234567Z", "２013-01-31", "2013-01-31\0")),
         *(("date", value) for value in ("2013-1-1", "2013-02-30", "2013-01-31T00:00", 20130131)),
         *((kind, None) for kind in DUCKDB_TYPES),

@@ -24,6 +24,12 @@ def roc_auc(labels: Floats, scores: Floats) -> float | None:
     positive, negative = int(truth.sum()), int((~truth).sum())
     if not positive or not negative:
         return None
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    return float((ranks[truth].sum() - positive * (positive + 1) / 2) / (positive * negative))
+    rank_sum = float(midranks(values)[truth].sum())
+    return (rank_sum - positive * (positive + 1) / 2) / (positive * negative)
+
+
+def midranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Ranks from 1, shape (rows,); equal values share the mean of their ranks."""
+    _, positions, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[positions])

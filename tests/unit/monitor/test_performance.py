@@ -2,7 +2,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
@@ -52,12 +51,6 @@ def test_figures_of_regression_are_scikit_learns(rows: Rows) -> None:
     assert performance.mean_absolute_error(*rows) == pytest.approx(metrics.mean_absolute_error(*rows))
     assert performance.root_mean_squared_error(*rows) == pytest.approx(metrics.root_mean_squared_error(*rows))
     assert performance.mean_bias(*rows).value == pytest.approx(np.mean(rows[1] - rows[0]))
-
-
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=60))
-def test_midranks_are_scipys(values: list[int]) -> None:
-    numbers = np.array(values, dtype=float)
-    assert performance.midranks(numbers).tolist() == scipy.stats.rankdata(numbers).tolist()
 
 
 def test_the_standard_error_of_auc_is_delongs() -> None:

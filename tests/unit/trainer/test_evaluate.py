@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from esteira.exceptions import NotEnoughData
-from trainer.evaluate import calibration_curve, evaluate, expected_calibration_error, midranks
+from trainer.evaluate import calibration_curve, evaluate, expected_calibration_error
 
 
 def rows(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -51,8 +51,3 @@ def test_calibration_bins_hold_every_row_once(scores: list[float]) -> None:
     assert counts.sum() == len(score)
     assert (observed == 1).all()
     assert (predicted <= edges + 1e-12).all()
-
-
-@given(st.lists(st.integers(-5, 5), min_size=1, max_size=100))
-def test_midranks_sum_to_the_sum_of_ranks(values: list[int]) -> None:
-    assert midranks(np.array(values, dtype=float)).sum() == pytest.approx(len(values) * (len(values) + 1) / 2)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from esteira.exceptions import NotEnoughData
+from esteira.metrics import midranks
 
 Array = npt.NDArray[np.float64]
 
@@ -54,13 +55,6 @@ def area_under_roc_curve(labels: Array, scores: Array, confidence: float = 0.95)
     value = float(above_negatives.mean())
     reach = critical_value(confidence) * error
     return Estimate(value, max(0.0, value - reach), min(1.0, value + reach))
-
-
-def midranks(values: Array) -> Array:
-    """Ranks from 1, equal values sharing the mean of their ranks."""
-    _, positions, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[positions])
 
 
 def log_loss(labels: Array, scores: Array) -> float:

@@ -12,8 +12,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from esteira.metrics import midranks
 from esteira.scoring import Array
-from trainer.evaluate import Task, has_contrast, midranks
+from trainer.evaluate import Task, has_contrast
 
 MIN_SLICE_ROWS = 200
 

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from esteira.exceptions import NotEnoughData
+from esteira.metrics import midranks
 from esteira.scoring import Array
 
 Task = Literal["classification", "regression"]
@@ -73,14 +74,6 @@ def roc_auc(label: Array, score: Array) -> float:
     m, n = int(positive.sum()), int((~positive).sum())
     rank_sum = float(midranks(score)[positive].sum())
     return (rank_sum - m * (m + 1) / 2) / (m * n)
-
-
-def midranks(values: Array) -> Array:
-    """Ranks from 1; equal values share the mean of their ranks."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    ranks: Array = (last - (counts - 1) / 2.0)[inverse]
-    return ranks
 
 
 def log_loss(label: Array, score: Array) -> float:

@@ -1,4 +1,4 @@
-"""Locks the dependencies: requirements.txt for the workspace, and one for each member that agrees with it.
+"""Locks the dependencies: requirements.txt for the workspace, and one for each member and image that agrees with it.
 
 No address of an index stands in what it writes. `--upgrade` takes the newest versions that the members allow.
 """
@@ -16,9 +16,10 @@ COMMON = [
 ]
 
 
-def compile_requirements(source: str, target: str, *options: str) -> None:
+def compile_requirements(source: str, target: str, *options: str, wanted: str = "") -> None:
+    """Locks what `source` asks for; `-` stands for the text `wanted`."""
     command = [sys.executable, "-m", "uv", "pip", "compile", source, *COMMON, *OWN, "--output-file", target, *options]
-    subprocess.run(command, cwd=ROOT, check=True)
+    subprocess.run(command, cwd=ROOT, check=True, input=wanted, text=True)
 
 
 def main() -> None:
@@ -28,6 +29,9 @@ def main() -> None:
         if member == "shared":
             options.append("--all-extras")
         compile_requirements(f"{member}/pyproject.toml", f"{member}/requirements.txt", *options)
+    agreed = "--constraint=requirements.txt"
+    compile_requirements("infra/mlflow/requirements.in", "infra/mlflow/requirements.txt", agreed)
+    compile_requirements("-", "requirements-build.txt", agreed, wanted="hatchling")
     lines = (ROOT / "requirements.txt").read_text().splitlines(keepends=True)
     start = next(number for number, line in enumerate(lines) if line.startswith("uv=="))
     end = next(n for n, line in enumerate(lines[start + 1 :], start + 1) if not line.startswith(" "))

@@ -40,8 +40,8 @@ class Evidence:
     demo: Demo
     database: str
     bucket: Bucket
-    emulator: str
-    """Where the Pub/Sub emulator tells of its subscriptions."""
+    emulator: str | None
+    """Where the Pub/Sub emulator tells of its subscriptions; Google's does not."""
 
     def ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """The rows of a query."""
@@ -57,10 +57,15 @@ class Evidence:
         """What waits in Postgres or on its way to the services that run, by kind; dead letters too."""
         names = ("outbox", "ingestions", "training_runs")
         found = dict(zip(names, self.ask(WAITING)[0], strict=True))
-        for name, counters in get_json(f"{self.emulator}/status")["subscriptions"].items():
-            if name.endswith((*HEARERS, ".dead")):
-                found[name.rpartition("/")[2]] = int(counters["outstanding"])
-        return {name: count for name, count in found.items() if count}
+        return {name: count for name, count in (found | self._undelivered()).items() if count}
+
+    def _undelivered(self) -> dict[str, int]:
+        listed = get_json(f"{self.emulator}/status")["subscriptions"] if self.emulator else {}
+        return {
+            name.rpartition("/")[2]: int(counters["outstanding"])
+            for name, counters in listed.items()
+            if name.endswith((*HEARERS, ".dead"))
+        }
 
 
 @contextmanager
@@ -75,13 +80,13 @@ def reopened(demo: Demo) -> Iterator[Evidence]:
             bucket = Bucket(environment["BUCKET"], environment["GOOGLE_CLOUD_PROJECT"])
             database = environment["DATABASE_URL"].replace("+psycopg", "")
             found = Evidence(demo, database, bucket, stack.addresses()["pubsub-http"])
-            _settle(found)
+            settle(found)
             yield found
     finally:
         stack.down()
 
 
-def _settle(evidence: Evidence) -> None:
+def settle(evidence: Evidence) -> None:
     """What the end of the demo cut short, such as a message in the outbox, is made up for by the timer's calls."""
     deadline = time.monotonic() + SETTLE_S
     while left := evidence.left_to_do():

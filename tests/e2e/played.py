@@ -1,6 +1,7 @@
 """`esteira demo` run as a user runs it, and what it leaves."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -37,16 +38,23 @@ class Plan:
 
 
 class Demo:
-    """One run of the demo, in a process of its own, its output in a file."""
+    """One run of the demo, in a process of its own, its output in a file.
 
-    def __init__(self, home: Path, plan: Plan, environ: Mapping[str, str] | None = None) -> None:
+    Args:
+        home: the stack's folder.
+        stays: whether the stack stays up at the end, until `interrupt`.
+    """
+
+    kind = "embedded"
+
+    def __init__(self, home: Path, plan: Plan, environ: Mapping[str, str] | None = None, stays: bool = False) -> None:
         self.home = home
         self.plan = plan
         self._said = home.with_suffix(".out")
-        command = [ESTEIRA, "demo", "--exit", "--state-dir", str(home), "--requests", str(plan.requests)]
+        command = [ESTEIRA, "demo", "--stack", self.kind, "--state-dir", str(home), "--requests", str(plan.requests)]
         with self._said.open("w") as output:
             self.process = subprocess.Popen(
-                [*command, "--months", f"{plan.first}-{plan.last}"],
+                [*command, "--months", f"{plan.first}-{plan.last}", *([] if stays else ["--exit"])],
                 cwd=ROOT,
                 env={**os.environ, **(environ or {})},
                 stdin=subprocess.DEVNULL,
@@ -70,21 +78,30 @@ class Demo:
             raise AssertionError(f"the demo did not end within {seconds:.0f} s\n{self.tell()}") from None
         assert code == 0, f"the demo ended with code {code}\n{self.tell()}"
 
+    def interrupt(self) -> None:
+        """Presses Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+
     def stop(self) -> None:
         """Ends it and all that it started, whatever state they are in."""
         if self.runs():
             self.process.kill()
             self.process.wait()
+        self.take_down()
+
+    def take_down(self) -> None:
+        """Stops the stack."""
         Stack(self.home).down()
 
     def tell(self) -> str:
         """Its output and the end of each log."""
-        logs = sorted((self.home / "logs").glob("*.log"))
-        tails = [f"--- {log.stem}\n" + "\n".join(self._tail(log.stem)) for log in logs]
+        tails = [f"--- {name}\n" + "\n".join(readable(lines)) for name, lines in self.tails().items()]
         return "\n".join([f"--- esteira demo\n{self.said()}", *tails])
 
-    def _tail(self, name: str) -> list[str]:
-        return readable(log_tail(self.home, name, TAIL_LINES))
+    def tails(self) -> dict[str, list[str]]:
+        """The last lines of each log."""
+        names = sorted(log.stem for log in (self.home / "logs").glob("*.log"))
+        return {name: log_tail(self.home, name, TAIL_LINES) for name in names}
 
     def report(self) -> DemoReport:
         """The report that it wrote."""

@@ -13,6 +13,10 @@ SUBCOMMANDS = {
     "logs": ("esteira_cli.stack.commands", "Show what a process of the stack wrote."),
     "tick": ("esteira_cli.tick", "Call the services' reconciliation, again and again."),
     "pubsub": ("esteira_cli.pubsub.command", "Run the Pub/Sub emulator."),
+    "validate": ("esteira_cli.validate.command", "Check changed code against the model in production."),
+    "promote": ("esteira_cli.promotion.commands", "Make a release the champion, or begin its canary."),
+    "rollback": ("esteira_cli.promotion.commands", "End a canary, or bring the previous champion back."),
+    "history": ("esteira_cli.promotion.commands", "Show what was promoted, tried out and rolled back."),
     "demo": ("esteira_cli.demo.command", "Watch a whole year of a pipeline go by."),
 }
 """Name → module that holds a click command of that name, and the line that `esteira --help` shows for it."""

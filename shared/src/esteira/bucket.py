@@ -59,6 +59,18 @@ class Bucket:
         self._made: tuple[int, storage.Client] | None = None
         self._options: dict[str, Any] = {"timeout": timeout, "retry": DEFAULT_RETRY.with_timeout(patience)}
 
+    def create(self) -> None:
+        """Makes the bucket itself; one that is there already is fine.
+
+        Raises:
+            Unavailable: Cloud Storage does not answer.
+        """
+        try:
+            with self._errors(""):
+                self._client().create_bucket(self.name, **self._options)
+        except Conflict:
+            return
+
     def upload_once(self, path: str, data: bytes | Path, content_type: str = "application/octet-stream") -> None:
         """Writes an immutable object; the same bytes there already are fine.
 

@@ -18,6 +18,7 @@ from sqlalchemy import Engine, create_engine, event, func, select
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from esteira.cloud_sql import log_in_with_tokens, needs_token
 from esteira.exceptions import SettingsInvalid, Unavailable
 from esteira.logs import configure_logging
 
@@ -32,6 +33,7 @@ def make_engine(url: str, pool_size: int = 5) -> Engine:
 
     Cloud SQL allows some 100 connections for an instance: `pool_size` times instances must stay below.
     JSON columns take what `msgspec` encodes; NaN becomes null and the NUL character, which `jsonb` refuses, U+FFFD.
+    A URL without a password to the socket of a Cloud SQL instance logs in by IAM: see `esteira.cloud_sql`.
     """
     engine = create_engine(
         _with_driver(url),
@@ -51,6 +53,8 @@ def make_engine(url: str, pool_size: int = 5) -> Engine:
         },
     )
     event.listen(engine, "handle_error", _translate, retval=True)
+    if needs_token(engine.url):
+        log_in_with_tokens(engine)
     return engine
 
 

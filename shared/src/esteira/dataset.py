@@ -32,6 +32,10 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     labelled: int
     ingestion_id: UUID
+    object: str | None = None
+    """The raw file in the bucket that its rows came from; None in parts of before this was written down."""
+    generation: int | None = None
+    """Of that object."""
     first_event_time: datetime | None = None
     last_event_time: datetime | None = None
 

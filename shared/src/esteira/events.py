@@ -85,14 +85,17 @@ class ModelApproved(Event, frozen=True, kw_only=True):
 
 
 class ModelPromoted(Event, frozen=True, kw_only=True):
-    """A release became the champion."""
+    """The ledger has a new row: a release became the champion, or a canary of it began."""
 
     topic: ClassVar[str] = "model-promoted"
     pipeline: str
     version: str
     generation: int
     previous: str | None
+    """The champion until then; under a canary it stays."""
     reason: str
+    share: float = 1.0
+    """Of entities that the release answers for; below 1 it is a canary."""
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +109,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     score: float
     features: list[float | str | None]
     """In the order of the release's features, before encoding; None is missing."""
+    row: dict[str, Any] | None = None
+    """The raw row as the client sent it, for a sampled share of predictions: what `esteira validate` replays."""
 
 
 class PredictionsServed(Event, frozen=True, kw_only=True):
@@ -115,6 +120,10 @@ class PredictionsServed(Event, frozen=True, kw_only=True):
     pipeline: str
     model_version: str
     predictions: list[Prediction]
+    failures: int = 0
+    """Rows that this release, as a challenger, failed to answer; the champion answered them instead."""
+    microseconds: int = 0
+    """Spent on answering the predictions."""
 
 
 E = TypeVar("E", bound=Event)

@@ -102,6 +102,23 @@ class Retraining(Section, frozen=True, kw_only=True):
     """New labelled rows since the champion's dataset version, as a share of it, below which retraining is pointless."""
 
 
+class Canary(Section, frozen=True, kw_only=True):
+    """How a challenger is tried out on live requests, and when that is enough."""
+
+    share: Share = 0.1
+    """Of entities that the challenger answers for."""
+    min_predictions: Positive = 200
+    """Of each arm, below which nothing is concluded but that the challenger fails."""
+    max_minutes: Positive = 60
+    """After which a canary without enough predictions is rolled back."""
+    max_failures: NotNegative = 0.01
+    """The share of its rows that the challenger may fail to answer."""
+    max_slowdown: NotNegative = 10.0
+    """How many times the champion's mean time for a row the challenger may take."""
+    max_score_psi: NotNegative = 0.25
+    """How far the scores of the two arms may be apart, where outcomes are too few to tell which arm is right."""
+
+
 class Pipeline(Section, frozen=True, kw_only=True):
     """Everything that pipeline.yaml says."""
 
@@ -118,7 +135,9 @@ class Pipeline(Section, frozen=True, kw_only=True):
     reference: dict[str, Reference] = {}
     training: Training = Training()
     gates: Gates = Gates()
-    promotion: Literal["auto", "manual"] = "auto"
+    promotion: Literal["auto", "canary", "manual"] = "auto"
+    """What becomes of a release that passes its gates: champion at once, challenger of the champion, or a person's."""
+    canary: Canary = Canary()
     monitoring: Monitoring = Monitoring()
     retraining: Retraining = Retraining()
 

@@ -1,27 +1,31 @@
 """The promotion ledger, and its projection in the bucket.
 
-Champion = the promotion with the highest generation. A promotion is one INSERT of the next generation: where two
-race, the primary key lets one through. The bucket's pointer and MLflow's alias follow the ledger, never lead it;
-whoever finds one behind repairs it.
+The newest row decides. Its `share` is 1: its release is the champion. Below 1: a canary, in which the release
+challenges the champion, which stays. So the champion is always the release of the newest row of share 1. Promoting,
+trying out and rolling back each append one row of the next generation: where two race, the primary key lets one
+through. The bucket's pointer and MLflow's alias follow the ledger, never lead it; whoever finds one behind repairs it.
 """
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import insert, select
+from sqlalchemy import ColumnElement, and_, func, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from esteira.bucket import Bucket
 from esteira.events import ModelPromoted
-from esteira.exceptions import Conflict, NotFound
+from esteira.exceptions import BadInput, Conflict, NotFound, Problem
 from esteira.outbox import enqueue
-from esteira.release import Pointer, pointer_path
+from esteira.release import Challenger, Pointer, pointer_path
 from esteira.tables import promotions, releases
 
+SOURCE = "ledger"
 
-class Champion(msgspec.Struct, frozen=True, kw_only=True):
-    """The promotion in force, with its release."""
+
+class PromotedRelease(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of the ledger, with its release."""
 
     pipeline: str
     generation: int
@@ -30,80 +34,159 @@ class Champion(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     dataset_number: int
     metrics: dict[str, float]
-    promoted_at: Any
+    promoted_at: datetime
+    share: float
+    reason: str
+    previous_version: str | None
+    """Whom a rollback brings back; under a canary, the champion."""
 
 
-def find_champion(session: Session, pipeline: str) -> Champion | None:
-    """The newest promotion of the pipeline, or None before the first."""
-    query = (
-        select(
-            promotions.c.pipeline,
-            promotions.c.generation,
-            promotions.c.release_version.label("version"),
-            releases.c.path,
-            releases.c.sha256,
-            releases.c.dataset_number,
-            releases.c.metrics,
-            promotions.c.created_at.label("promoted_at"),
-        )
-        .join(
-            releases,
-            (releases.c.pipeline == promotions.c.pipeline) & (releases.c.version == promotions.c.release_version),
-        )
-        .where(promotions.c.pipeline == pipeline)
-        .order_by(promotions.c.generation.desc())
-        .limit(1)
-    )
-    row = session.execute(query).mappings().first()
-    return Champion(**row) if row else None
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """What the ledger says, all of one moment."""
+
+    generation: int = 0
+    """Of the newest row: what a compare-and-set expects. 0 before the first."""
+    champion: PromotedRelease | None = None
+    challenger: PromotedRelease | None = None
+    """While a canary runs."""
+
+
+def find_standing(session: Session, pipeline: str) -> Standing:
+    """Champion, challenger and generation."""
+    here = promotions.c.pipeline == pipeline
+    newest = select(func.max(promotions.c.generation)).where(here)
+    champion = newest.where(promotions.c.share == 1)
+    in_force = promotions.c.generation.in_([newest.scalar_subquery(), champion.scalar_subquery()])
+    rows = _rows(session, here, in_force)
+    if not rows:
+        return Standing()
+    challenger = rows[0] if rows[0].share < 1 else None
+    return Standing(generation=rows[0].generation, champion=rows[-1], challenger=challenger)
+
+
+def find_champion(session: Session, pipeline: str) -> PromotedRelease | None:
+    """The champion, who stays while a canary runs; None before the first promotion."""
+    return find_standing(session, pipeline).champion
+
+
+def find_challenger(session: Session, pipeline: str) -> PromotedRelease | None:
+    """The release of the canary that runs; None while there is none."""
+    return find_standing(session, pipeline).challenger
 
 
 def promote(
-    session: Session, pipeline: str, version: str, *, reason: str, by: str, expected_generation: int | None = None
+    session: Session,
+    pipeline: str,
+    version: str,
+    *,
+    reason: str,
+    by: str,
+    expected_generation: int | None = None,
+    share: float = 1.0,
 ) -> int:
-    """Makes `version` the champion and says so, in the caller's transaction.
+    """Makes `version` the champion, or with a share below 1 its challenger, and says so in the caller's transaction.
+
+    A promotion ends the canary that runs, whatever its release; a canary takes the place of the one that runs.
 
     Args:
         expected_generation: the generation of the champion that the release was compared with; 0 for none.
+        share: of entities that the release shall answer for.
 
     Returns:
         The new generation.
 
     Raises:
+        BadInput: the share is not above 0 and at most 1.
         NotFound: there is no such release.
-        Conflict: another release was promoted meanwhile.
+        Conflict: the ledger went on meanwhile, the release is the champion already, or a canary has no champion
+            to challenge.
     """
+    if not 0 < share <= 1:
+        raise BadInput([Problem("share", f"is {share:g}; a share is above 0 and at most 1")])
     if not _release_exists(session, pipeline, version):
         raise NotFound(f"pipeline {pipeline} has no release {version}")
-    champion = find_champion(session, pipeline)
-    current = champion.generation if champion else 0
-    if expected_generation not in (None, current):
-        raise Conflict(f"generation {current} was promoted meanwhile; compare with it and promote again")
-    previous = champion.version if champion else None
-    row = {"pipeline": pipeline, "generation": current + 1, "release_version": version}
+    standing = find_standing(session, pipeline)
+    _expect(standing, expected_generation)
+    champion = standing.champion.version if standing.champion else None
+    if champion is None and share < 1:
+        raise Conflict(f"pipeline {pipeline} has no champion to challenge; promote release {version} at once")
+    if champion == version:
+        raise Conflict(f"release {version} is the champion already; a rollback ends a canary")
+    row = {"release_version": version, "previous_version": champion, "share": share, "reason": reason, "by": by}
+    return _append(session, pipeline, standing.generation + 1, row, champion)
+
+
+def rollback(
+    session: Session, pipeline: str, *, reason: str, by: str, expected_generation: int | None = None
+) -> tuple[int, str]:
+    """Ends the canary that runs, or else brings the previous champion back, in the caller's transaction.
+
+    Rolling back again goes back further, to the champion before that one.
+
+    Returns:
+        The new generation, and the version that is the champion now.
+
+    Raises:
+        NotFound: nothing was promoted yet.
+        Conflict: the ledger went on meanwhile, or there is no previous champion.
+    """
+    standing = find_standing(session, pipeline)
+    champion = standing.champion
+    if champion is None:
+        raise NotFound(f"pipeline {pipeline} has no promotion yet; there is nothing to roll back")
+    _expect(standing, expected_generation)
+    restored = champion if standing.challenger else _previous(session, champion)
+    row = {"release_version": restored.version, "previous_version": restored.previous_version, "share": 1.0}
+    new = {**row, "reason": reason, "by": by}
+    return _append(session, pipeline, standing.generation + 1, new, champion.version), restored.version
+
+
+def _expect(standing: Standing, generation: int | None) -> None:
+    if generation not in (None, standing.generation):
+        raise Conflict(f"generation {standing.generation} was promoted meanwhile; compare with it and promote again")
+
+
+def _previous(session: Session, champion: PromotedRelease) -> PromotedRelease:
+    """The row by which the previous champion last became one."""
+    if champion.previous_version is None:
+        raise Conflict(f"release {champion.version} of {champion.pipeline} has no previous champion to go back to")
+    c = promotions.c
+    was_champion = (c.release_version == champion.previous_version) & (c.share == 1)
+    return _rows(session, c.pipeline == champion.pipeline, was_champion)[0]
+
+
+def _append(session: Session, pipeline: str, generation: int, row: dict[str, Any], previous: str | None) -> int:
+    """Adds the row unless that generation is taken, and says so."""
     try:
         with session.begin_nested():
-            session.execute(insert(promotions).values(**row, previous_version=previous, reason=reason, by=by))
+            session.execute(insert(promotions).values(pipeline=pipeline, generation=generation, **row))
     except IntegrityError as error:
-        raise Conflict(f"generation {current + 1} was promoted by someone else; promote again") from error
+        raise Conflict(f"generation {generation} was promoted by someone else; promote again") from error
     promoted = ModelPromoted(
-        pipeline=pipeline, version=version, generation=current + 1, previous=previous, reason=reason
+        pipeline=pipeline,
+        version=row["release_version"],
+        generation=generation,
+        previous=previous,
+        reason=row["reason"],
+        share=row["share"],
     )
-    enqueue(session, promoted, by)
-    return current + 1
+    enqueue(session, promoted, SOURCE)
+    return generation
+
+
+def _rows(session: Session, *conditions: ColumnElement[bool]) -> list[PromotedRelease]:
+    """Rows of the ledger, the newest first."""
+    p, r = promotions.c, releases.c
+    own = (p.pipeline, p.generation, p.release_version.label("version"), p.previous_version, p.share, p.reason)
+    columns = (*own, p.created_at.label("promoted_at"), r.path, r.sha256, r.dataset_number, r.metrics)
+    of_release = and_(r.pipeline == p.pipeline, r.version == p.release_version)
+    query = select(*columns).join(releases, of_release).where(*conditions).order_by(p.generation.desc())
+    return [PromotedRelease(**row) for row in session.execute(query).mappings()]
 
 
 def _release_exists(session: Session, pipeline: str, version: str) -> bool:
     query = select(releases.c.version).where(releases.c.pipeline == pipeline, releases.c.version == version)
     return session.execute(query).first() is not None
-
-
-def _names(pointer: bytes, champion: Champion) -> bool:
-    try:
-        found = msgspec.json.decode(pointer, type=Pointer)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return False
-    return (found.generation, found.version, found.sha256) == (champion.generation, champion.version, champion.sha256)
 
 
 def write_pointer(session: Session, bucket: Bucket, pipeline: str) -> bool:
@@ -114,16 +197,34 @@ def write_pointer(session: Session, bucket: Bucket, pipeline: str) -> bool:
         Unavailable: the bucket does not answer.
     """
     found = bucket.read_versioned(pointer_path(pipeline))  # before the ledger, which is then at least as new
-    champion = find_champion(session, pipeline)
-    if champion is None or (found and _names(found[0], champion)):
+    pointer = _make_pointer(find_standing(session, pipeline))
+    if pointer is None or (found and _decode(found[0]) == pointer):
         return False
-    pointer = Pointer(
-        pipeline=pipeline,
-        generation=champion.generation,
+    bucket.write_if(pointer_path(pipeline), msgspec.json.encode(pointer), found[1] if found else 0)
+    return True
+
+
+def _make_pointer(standing: Standing) -> Pointer | None:
+    champion = standing.champion
+    if champion is None:
+        return None
+    return Pointer(
+        pipeline=champion.pipeline,
+        generation=standing.generation,
         version=champion.version,
         path=champion.path,
         sha256=champion.sha256,
         promoted_at=champion.promoted_at,
+        challenger=_challenger(standing.challenger) if standing.challenger else None,
     )
-    bucket.write_if(pointer_path(pipeline), msgspec.json.encode(pointer), found[1] if found else 0)
-    return True
+
+
+def _challenger(found: PromotedRelease) -> Challenger:
+    return Challenger(version=found.version, path=found.path, sha256=found.sha256, share=found.share)
+
+
+def _decode(pointer: bytes) -> Pointer | None:
+    try:
+        return msgspec.json.decode(pointer, type=Pointer)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None

@@ -7,7 +7,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -112,17 +112,24 @@ class PushVerifier:
         self._service_account = service_account
         self._certificates = _Certificates(certs_url, clock)
 
-    def verify(self, authorization: str | None) -> None:
+    def verify(self, authorization: str | None, others: Collection[str] = ()) -> str:
         """Accepts the value of an `Authorization` header, or raises.
 
+        Args:
+            authorization: the header's value.
+            others: e-mail addresses that may call besides the service account that pushes.
+
+        Returns:
+            The e-mail address that the token proves.
+
         Raises:
-            Unauthenticated: no token, or not one that this service account sent to this audience just now.
+            Unauthenticated: no token, or not one that such a caller sent to this audience just now.
             Unavailable: the certificates cannot be fetched.
         """
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthenticated("the request has no bearer token")
-        self._check_claims(self._claims(token.strip()))
+        return self._check_claims(self._claims(token.strip()), {self._service_account, *others})
 
     def _claims(self, token: str) -> Mapping[str, Any]:
         try:
@@ -137,11 +144,14 @@ class PushVerifier:
             raise Unauthenticated(f"the token is refused: {error}") from error
         return claims
 
-    def _check_claims(self, claims: Mapping[str, Any]) -> None:
+    @staticmethod
+    def _check_claims(claims: Mapping[str, Any], callers: Collection[str]) -> str:
         if claims.get("iss") not in ISSUERS:
             raise Unauthenticated("the token is not issued by Google")
-        if claims.get("email") != self._service_account or claims.get("email_verified") is not True:
-            raise Unauthenticated("the token is not of the service account that pushes")
+        email = claims.get("email")
+        if not isinstance(email, str) or email not in callers or claims.get("email_verified") is not True:
+            raise Unauthenticated("the token is not of the service account that pushes, nor of anyone else admitted")
+        return email
 
 
 def make_verifier(settings: ServiceSettings) -> PushVerifier | None:

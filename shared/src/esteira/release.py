@@ -5,12 +5,11 @@ holds everything that serving needs; every other file in it is named by `release
 """
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from esteira.schema import Column
-from esteira.scoring import Feature
+from esteira.schema import Column, Feature
 
 MODEL = "model.onnx"
 ESTIMATOR = "model.skops"
@@ -87,16 +86,30 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     parameters: dict[str, Any] = {}
 
 
+class Challenger(msgspec.Struct, frozen=True, kw_only=True):
+    """The release that a canary tries out beside the champion."""
+
+    version: str
+    path: str
+    sha256: str
+    """Of the release's release.json."""
+    share: Annotated[float, msgspec.Meta(gt=0, lt=1)]
+    """Of entities that it answers for."""
+
+
 class Pointer(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of `serving/<pipeline>.json`: a projection of the newest promotion."""
+    """The content of `serving/<pipeline>.json`: a projection of the promotion ledger."""
 
     pipeline: str
     generation: int
+    """Of the newest promotion, canaries included."""
     version: str
     path: str
     sha256: str
     """Of the release's release.json."""
     promoted_at: datetime
+    challenger: Challenger | None = None
+    """While a canary runs."""
 
 
 def release_path(pipeline: str, version: str) -> str:

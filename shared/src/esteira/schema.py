@@ -1,4 +1,4 @@
-"""The columns of a pipeline's raw rows: their types, their rules, and the check of one row.
+"""The columns of a pipeline's raw rows: their types, their rules, the check of one row; and what a feature is.
 
 Files and requests bring the same columns under the same rules. A request is checked here, in Python, row by row; etl
 checks whole files in SQL that it makes of the same `Column`s. A test holds the two against one table of cases.
@@ -40,6 +40,15 @@ MAX_KEY_BYTES = 1000
 _INT64 = 2**63
 _TIMESTAMP = re.compile(TIMESTAMP_FORM)
 _DATE = re.compile(DATE_FORM)
+
+
+class Feature(msgspec.Struct, frozen=True):
+    """One column of the matrix that a model takes."""
+
+    name: str
+    kind: Literal["numeric", "categorical"]
+    categories: list[str] = []
+    """Sorted; a category is encoded as its index here."""
 
 
 class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from esteira.exceptions import BadInput, Problem, ReleaseRefused
+from esteira.schema import Feature
 
 Array = npt.NDArray[np.float64]
 Values = Sequence[object] | npt.NDArray[Any]
@@ -36,15 +37,6 @@ _LINKS: Final[dict[str, tuple[Link, ...]]] = {
 }
 _NUMBERS: Final = (int, float, Decimal, np.number, np.bool_, type(None))
 _TEXTS: Final = (str, type(None))
-
-
-class Feature(msgspec.Struct, frozen=True):
-    """One column of the matrix."""
-
-    name: str
-    kind: Literal["numeric", "categorical"]
-    categories: list[str] = []
-    """Sorted; a category is encoded as its index here."""
 
 
 class Metadata(msgspec.Struct, frozen=True):

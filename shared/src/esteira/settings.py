@@ -62,7 +62,7 @@ class DatabaseSettings(ServiceSettings, frozen=True, kw_only=True):
     """What a service with Postgres is told besides."""
 
     database_url: str
-    """The URL of Postgres, postgresql+psycopg://user:password@host/name."""
+    """The URL of Postgres, postgresql+psycopg://user:password@host/name, or user@/name?host=/cloudsql/instance."""
     pipelines_dir: Path
     """The folder that holds one folder for each pipeline."""
 

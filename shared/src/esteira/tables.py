@@ -7,6 +7,7 @@ Times are `timestamptz` in UTC. A test holds `shared/migrations` against this fi
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     Date,
     DateTime,
@@ -28,6 +29,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 metadata = MetaData(
     naming_convention={
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
         "pk": "pk_%(table_name)s",
         "fk": "fk_%(table_name)s_%(referred_table_name)s",
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -130,6 +132,10 @@ releases = Table(
     Column("gates", JSONB, nullable=False),
     Column("approved", Boolean, nullable=False),
     _now("created_at"),
+    # When GitHub was told of it, for installations that deliver by GitHub Actions; attempts that failed, and the next.
+    Column("dispatched_at", DateTime(timezone=True)),
+    Column("dispatch_attempts", Integer, nullable=False, server_default="0"),
+    Column("dispatch_due_at", DateTime(timezone=True)),
 )
 
 promotions = Table(
@@ -138,11 +144,15 @@ promotions = Table(
     Column("pipeline", Text, primary_key=True),
     Column("generation", Integer, primary_key=True),
     Column("release_version", Text, nullable=False),
+    # The champion that a rollback brings back; under a canary, the champion.
     Column("previous_version", Text),
     Column("reason", Text, nullable=False),
     Column("by", Text, nullable=False),
     _now("created_at"),
+    # 1: the release is the champion. Below: a canary, which answers for this share of entities.
+    Column("share", Double, nullable=False, server_default="1"),
     ForeignKeyConstraint(["pipeline", "release_version"], ["releases.pipeline", "releases.version"]),
+    CheckConstraint("share > 0 AND share <= 1", name="share"),
 )
 
 predictions = Table(
@@ -157,8 +167,17 @@ predictions = Table(
     Column("served_at", DateTime(timezone=True), nullable=False),
     Column("score", Double, nullable=False),
     Column("features", JSONB, nullable=False),
+    # the raw row as the client sent it, of a sampled share
+    Column("row", JSONB),
     Index(None, "pipeline", "event_time"),
     Index(None, "pipeline", "entity"),
+    Index(
+        "ix_predictions_sampled",
+        "pipeline",
+        "model_version",
+        "served_at",
+        postgresql_where=text('"row" IS NOT NULL'),
+    ),
     postgresql_partition_by="RANGE (served_on)",
 )
 
@@ -184,6 +203,20 @@ profiles = Table(
     Column("feature", SmallInteger, primary_key=True),
     Column("bin", SmallInteger, primary_key=True),
     Column("count", BigInteger, nullable=False),
+)
+
+servings = Table(
+    "servings",
+    metadata,
+    Column("pipeline", Text, primary_key=True),
+    Column("model_version", Text, primary_key=True),
+    # When monitor heard of it.
+    Column("minute", DateTime(timezone=True), primary_key=True),
+    Column("predictions", BigInteger, nullable=False),
+    # Rows that a challenger failed to answer, and the champion answered instead.
+    Column("failures", BigInteger, nullable=False),
+    # Spent on answering.
+    Column("microseconds", BigInteger, nullable=False),
 )
 
 checks = Table(

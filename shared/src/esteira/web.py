@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
@@ -160,15 +160,19 @@ def task_route(blueprint: Blueprint, name: str, handler: Callable[[], Mapping[st
     blueprint.add_url_rule(f"/tasks/{name}", f"task-{name}", run, methods=["POST"])
 
 
-def verify_caller() -> None:
-    """Lets the request in if its token proves the service account that pushes.
+def verify_caller(others: Collection[str] = ()) -> str | None:
+    """Lets the request in if its token proves the service account that pushes, or one of `others`.
+
+    Returns:
+        The e-mail address that it proves; None where no tokens are asked for.
 
     Raises:
         Unauthenticated: it does not.
     """
     verifier: PushVerifier | None = current_app.extensions["push_verifier"]
-    if verifier is not None:
-        verifier.verify(request.headers.get("Authorization"))
+    if verifier is None:
+        return None
+    return verifier.verify(request.headers.get("Authorization"), others)
 
 
 def _deliver(event_class: type[E], handler: Callable[[E, Delivery], object]) -> None:

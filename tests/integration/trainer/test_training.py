@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID, uuid4
 
@@ -109,8 +110,32 @@ def test_first_dataset_becomes_the_champion(
     loaded = mlflow.pyfunc.load_model(f"models:/{PIPELINE}@champion")
     scores = loaded.predict(pd.DataFrame(runtime.release.example))
     assert scores.tolist() == pytest.approx(runtime.release.example_scores, abs=1e-12)
-    assert [row["generation"] for row in trainer.promotions(PIPELINE)] == [1]
+    assert [row["generation"] for row in trainer.promoter.history(PIPELINE)] == [1]
     eventually(lambda: _sent(engine) == {"model-approved", "model-promoted"})
+
+
+def test_a_pipeline_that_promotes_by_canary_begins_one_after_its_first_champion(
+    pipelines_dir: Path, versions: Versions, bucket: Bucket, request: pytest.FixtureRequest
+) -> None:
+    specification = pipelines_dir / PIPELINE / "pipeline.yaml"
+    specification.write_text(specification.read_text() + "promotion: canary\ncanary: {share: 0.25}\n")
+    trainer: Trainer = request.getfixturevalue("trainer")
+    trainer.on_dataset_prepared(prepared(versions.add()), delivery())
+    assert [run["status"] for run in finished(trainer)] == ["promoted"]
+    versions.add()
+    trainer.on_retrain_requested(asked("monitor"), delivery())
+    assert [run["status"] for run in finished(trainer, 2)] == ["approved", "promoted"]
+    rows = trainer.promoter.history(PIPELINE)
+    assert [(row["release_version"], row["previous_version"], row["share"]) for row in rows] == [
+        ("2", "1", 0.25),
+        ("1", None, 1),
+    ]
+    eventually(lambda: (found := pointer_of(bucket)).challenger is not None and found.challenger.version == "2")
+    assert pointer_of(bucket).version == "1"
+
+
+def pointer_of(bucket: Bucket) -> Pointer:
+    return msgspec.json.decode(bucket.read(pointer_path(PIPELINE)), type=Pointer)
 
 
 def _alias(client: MlflowClient) -> Any:

@@ -9,7 +9,8 @@ from scipy.special import expit
 from sklearn.utils.extmath import softmax
 
 from esteira.exceptions import BadInput, ReleaseRefused
-from esteira.scoring import Encoder, Feature, OnnxModel, digest, encode, inverse_link
+from esteira.schema import Feature
+from esteira.scoring import Encoder, OnnxModel, digest, encode, inverse_link
 
 NUMBER = Feature("distance", "numeric")
 CARRIER = Feature("carrier", "categorical", ["AA", "B6", "UA"])

@@ -11,7 +11,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 
 from esteira.exceptions import PermanentError, ReleaseRefused
-from esteira.scoring import Array, Feature, OnnxModel, Task
+from esteira.schema import Feature
+from esteira.scoring import Array, OnnxModel, Task
 from trainer.export import NotExportable, check_parity, export_model, stress_rows
 from trainer.learners import build_pipeline, fit
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from esteira.scoring import Array, Feature, OnnxModel, Task
+from esteira.schema import Feature
+from esteira.scoring import Array, OnnxModel, Task
 from trainer.export import NotExportable, check_parity, export_model, stress_rows
 from trainer.learners import build_pipeline, encode_frame, fit, learn_features, predict_scores
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from esteira.pipeline import Gates
-from esteira.scoring import Feature
+from esteira.schema import Feature
 from trainer import gates
 from trainer.compare import Difference, SliceDifference
 from trainer.fit import Matrices

@@ -6,7 +6,7 @@ import pytest
 from sklearn.datasets import load_breast_cancer
 
 from esteira.exceptions import PipelineInvalid
-from esteira.scoring import Feature
+from esteira.schema import Feature
 from trainer.learners import LEARNERS, build_pipeline, encode_frame, fit, learn_features, predict_scores
 
 NUMBERS = [Feature("a", "numeric"), Feature("b", "numeric")]

@@ -3,21 +3,26 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from esteira.bucket import Bucket
 from esteira_cli.demo.narrator import Narrator
+from esteira_cli.demo.playground import STACKS, Playground, playground
 from esteira_cli.demo.report import DemoReport, draw, summary, write_report
 from esteira_cli.demo.services import Services
 from esteira_cli.demo.source import DemoSource, Span, parse_span
 from esteira_cli.demo.story import DemoFailed, Story
 from esteira_cli.stack.commands import state_dir
+from esteira_cli.stack.errors import StackError
 from esteira_cli.stack.reporting import component_table, console, progress
-from esteira_cli.stack.stack import Stack
 
 GOOGLE_VARIABLES = ("PUBSUB_EMULATOR_HOST", "STORAGE_EMULATOR_HOST", "GOOGLE_CLOUD_PROJECT")
+MARK = "demo"
+"""The folder of raw files in the stack's own; where it is, the data of the stack are a demo's."""
 
 
 def _span(_: click.Context, __: click.Parameter, text: str | None) -> Span | None:
@@ -38,43 +43,72 @@ def _span(_: click.Context, __: click.Parameter, text: str | None) -> Span | Non
     help="A pipeline with a demo.yaml.",
 )
 @click.option(
+    "--stack",
+    "kind",
+    default="embedded",
+    show_default=True,
+    type=click.Choice(STACKS),
+    help="Processes of this machine, or the containers of docker-compose.yml, whose folder is STATE_DIR-compose.",
+)
+@click.option(
     "--months", callback=_span, metavar="4-12", help="The months to replay; all that demo.yaml names if not given."
 )
 @click.option("--requests", type=click.IntRange(50), help="Requests a month; as many as demo.yaml says if not given.")
 @click.option("--exit", "leave", is_flag=True, help="Stop everything at the end; else it stays up until Ctrl-C.")
-def demo(home: Path, folder: Path, months: Span | None, requests: int | None, leave: bool) -> None:
+def demo(home: Path, folder: Path, kind: str, months: Span | None, requests: int | None, leave: bool) -> None:
     """Play a pipeline's year through the whole loop: files, features, model, requests, labels, drift, retraining."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     narrator = Narrator(console())
-    stack = _fresh_stack(home, folder)
+    stack = playground(kind, home, folder.parent)
+    clear(stack)
+    with _stopped_in_the_end(stack, narrator):
+        try:
+            report = _play(stack, folder, months, requests, narrator)
+            _conclude(report, stack.home, folder.name, narrator)
+            if not leave:
+                _stay(stack, narrator)
+        except KeyboardInterrupt:
+            narrator.say("interrupted")
+
+
+@contextmanager
+def _stopped_in_the_end(stack: Playground, narrator: Narrator) -> Iterator[None]:
+    """Stops the stack however the work ends; what went wrong first is what the user is told as the error."""
     try:
-        report = _play(stack, folder, months, requests, narrator)
-        _conclude(report, home, folder.name, narrator)
-        if not leave:
-            _stay(stack, narrator)
-    except KeyboardInterrupt:
-        narrator.say("interrupted")
-    finally:
-        with progress() as told:
-            stack.down(report=told)
+        yield
+    except BaseException:
+        try:
+            _stop(stack)
+        except StackError as error:
+            narrator.say(str(error))
+        raise
+    _stop(stack)
 
 
-def _fresh_stack(home: Path, folder: Path) -> Stack:
-    """The stack, without what an earlier demo left in it; data that no demo brought are not touched."""
-    stack = Stack(home, folder.parent)
-    if (home / "demo").exists():
+def _stop(stack: Playground) -> None:
+    with progress() as told:
+        stack.down(report=told)
+
+
+def clear(stack: Playground) -> None:
+    """Removes what an earlier demo left in the stack.
+
+    Raises:
+        DemoFailed: there are data that no demo brought; they are not touched.
+    """
+    mark = stack.home / MARK
+    if mark.exists():
         stack.down(wipe=True)
-    elif (home / "stack.json").exists():
+    elif stack.has_data():
         raise DemoFailed(
-            f"{home} holds a stack with data of its own: give the demo another folder with --state-dir, "
-            "or remove that one with `esteira down --wipe`"
+            f"{stack.home} is the folder of a stack with data of its own: give the demo another one with --state-dir, "
+            f"or remove those data with `{stack.wipe_command()}`"
         )
-    (home / "demo").mkdir(parents=True)
-    return stack
+    mark.mkdir(parents=True)
 
 
-def _play(stack: Stack, folder: Path, months: Span | None, requests: int | None, narrator: Narrator) -> DemoReport:
-    source = DemoSource(folder, stack.home / "demo")
+def _play(stack: Playground, folder: Path, months: Span | None, requests: int | None, narrator: Narrator) -> DemoReport:
+    source = DemoSource(folder, stack.home / MARK)
     narrator.say(f"starting the stack in {stack.home}")
     with progress() as told:
         states = stack.up(report=told)
@@ -85,11 +119,11 @@ def _play(stack: Stack, folder: Path, months: Span | None, requests: int | None,
         source.prepare()
     story = Story(
         source=source,
-        services=Services(stack.addresses(), narrator.say),
+        services=Services(stack, narrator.say),
         bucket=Bucket(environment["BUCKET"], environment["GOOGLE_CLOUD_PROJECT"]),
         narrator=narrator,
         requests=requests or source.plan.requests,
-        cache=stack.home / "demo" / "frozen",
+        cache=stack.home / MARK / "frozen",
     )
     return story.play(months or parse_span(source.plan.replay))
 
@@ -101,7 +135,7 @@ def _conclude(report: DemoReport, home: Path, pipeline: str, narrator: Narrator)
     narrator.say(f"report: {home / 'demo-report.json'}, picture: {home / 'demo-report.png'}")
 
 
-def _stay(stack: Stack, narrator: Narrator) -> None:
+def _stay(stack: Playground, narrator: Narrator) -> None:
     where = stack.addresses()
     narrator.say(f"dashboard  {where['monitor']}/")
     narrator.say(f"MLflow     {where['mlflow']}/")

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import requests
 
 from esteira.exceptions import Unavailable
+from esteira_cli.demo.playground import Playground
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -19,10 +20,11 @@ SILENCE_S = 5.0
 
 
 class Services:
-    """HTTP calls to the services of the stack; threads may share it."""
+    """HTTP calls to the services of a running stack; threads may share it."""
 
-    def __init__(self, addresses: dict[str, str], say: Say) -> None:
-        self._addresses = addresses
+    def __init__(self, stack: Playground, say: Say) -> None:
+        self._addresses = stack.addresses()
+        self._stack = stack
         self._say = say
         self._local = threading.local()
         self._complained: dict[str, float] = {}
@@ -52,7 +54,11 @@ class Services:
             if found is not None:
                 return found
             time.sleep(POLL_S)
-        raise Unavailable(f"waited {PATIENCE_S:.0f} s in vain for {what}: see `esteira status` and `esteira logs NAME`")
+        raise Unavailable(f"waited {PATIENCE_S:.0f} s in vain for {what}: see `{self.logs_command('NAME')}`")
+
+    def logs_command(self, service: str) -> str:
+        """What a user says to see what a service wrote."""
+        return self._stack.logs_command(service)
 
     def _call(self, service: str, method: str, path: str, body: Any, headers: dict[str, str]) -> Any:
         began, url = time.monotonic(), self._addresses[service] + path
@@ -66,7 +72,7 @@ class Services:
                     return _answer(service, response)
                 self._complain(service, began, response.text)
             time.sleep(POLL_S)
-        raise Unavailable(f"{service} has not answered for {PATIENCE_S:.0f} s: see `esteira logs {service}`")
+        raise Unavailable(f"{service} has not answered for {PATIENCE_S:.0f} s: see `{self.logs_command(service)}`")
 
     def _session(self) -> requests.Session:
         if not hasattr(self._local, "session"):
@@ -82,7 +88,8 @@ class Services:
             if due:
                 self._complained[service] = now
         if due:
-            self._say(f"{service} does not answer ({why[:120]}); if it is down, `esteira up` starts it again")
+            start = self._stack.start_command(service)
+            self._say(f"{service} does not answer ({why[:120]}); if it is down, `{start}` starts it again")
 
 
 def _answer(service: str, response: requests.Response) -> Any:

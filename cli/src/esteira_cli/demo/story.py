@@ -76,7 +76,7 @@ class Story:
         with self._narrator.stage("training the first champion"):
             run = self._finished_run(self._newest_dataset())
         if run["status"] != "promoted":
-            raise DemoFailed(f"no first champion: {run['verdict']}; see `esteira logs trainer`")
+            raise DemoFailed(f"no first champion: {run['verdict']}; see `{self._services.logs_command('trainer')}`")
         self._wait_for_release(run["release_version"])
 
     def _first_prediction(self, month: int) -> float:
@@ -166,7 +166,11 @@ class Story:
         return next((row for row in found if row["object"] == path and row["status"] in ("done", "failed")), None)
 
     def _newest_dataset(self) -> int:
-        return int(self._get("monitor", "")["dataset"]["number"])
+        def look() -> int | None:
+            known = self._get("monitor", "")
+            return int(known["dataset"]["number"]) if known and known["dataset"] else None
+
+        return self._services.wait_for("the dataset", look)
 
     def _finished_run(self, dataset_number: int) -> dict[str, Any]:
         def look() -> dict[str, Any] | None:

@@ -51,7 +51,11 @@ def _ask(questions: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], Any]
 def _pipeline(name: str, answers: Mapping[tuple[str, str], Any]) -> dict[str, Any]:
     promotions = _rows(answers[name, "promotions"])
     return {
-        "champion": max(promotions, key=lambda row: int(row.get("generation", 0)), default=None),
+        "champion": max(
+            (row for row in promotions if row.get("share", 1) == 1),
+            key=lambda row: int(row.get("generation", 0)),
+            default=None,
+        ),
         "ingestions": _rows(answers[name, "ingestions"])[:NEWEST],
         "runs": _rows(answers[name, "runs"])[:NEWEST],
     }

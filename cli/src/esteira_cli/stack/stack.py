@@ -113,6 +113,22 @@ class Stack:
         """The environment variables that the stack gives to a service."""
         return self.blueprint().environment(service)
 
+    def has_data(self) -> bool:
+        """Whether it was ever started: its folder may hold data then."""
+        return (self.home / "stack.json").exists()
+
+    def start_command(self, service: str) -> str:  # noqa: ARG002  it starts all that is down
+        """What a user says to start a process again that is down."""
+        return f"esteira up --state-dir {self.home}"
+
+    def logs_command(self, service: str) -> str:
+        """What a user says to see what a process wrote."""
+        return f"esteira logs {service} --state-dir {self.home}"
+
+    def wipe_command(self) -> str:
+        """What a user says to remove the stack with its data."""
+        return f"esteira down --wipe --state-dir {self.home}"
+
     def log(self, name: str) -> Path:
         """Where a component writes."""
         return processes.log_path(self.home, name)

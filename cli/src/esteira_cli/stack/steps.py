@@ -12,15 +12,7 @@ def migrate(database_url: str) -> None:
 
 def apply_topology(pubsub_host: str, project: str, endpoints: Mapping[str, str], service_account: str) -> None:
     """Creates topics and subscriptions, and points pushes at the services' present addresses."""
-    import grpc
-    from google.pubsub_v1.services.publisher import PublisherClient
-    from google.pubsub_v1.services.publisher.transports.grpc import PublisherGrpcTransport
-    from google.pubsub_v1.services.subscriber import SubscriberClient
-    from google.pubsub_v1.services.subscriber.transports.grpc import SubscriberGrpcTransport
-
     from esteira import topology
 
-    with grpc.insecure_channel(pubsub_host, options=[("grpc.enable_http_proxy", 0)]) as channel:
-        publisher = PublisherClient(transport=PublisherGrpcTransport(channel=channel))
-        subscriber = SubscriberClient(transport=SubscriberGrpcTransport(channel=channel))
+    with topology.emulator_clients(pubsub_host) as (publisher, subscriber):
         topology.apply(publisher, subscriber, project, endpoints, service_account)

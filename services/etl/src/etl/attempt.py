@@ -23,7 +23,7 @@ from esteira.outbox import enqueue
 from esteira.pipeline import find_pipeline
 from esteira.statement import Statement
 from etl.manifests import next_manifest
-from etl.parts import encode_copy, encode_outcomes, encode_part, encode_quarantine
+from etl.parts import Source, encode_copy, encode_outcomes, encode_part, encode_quarantine
 from etl.prepare import Preparation, Refusal, count_reasons
 from etl.records import Records
 from etl.repository import Ingestion, Repository, Result
@@ -184,7 +184,9 @@ class Attempt:
         return path
 
     def _write_part(self, table: pa.Table) -> Part:
-        part, data = encode_part(table, self._ingestion.pipeline, self._ingestion.id)
+        raw = self._ingestion
+        source = Source(ingestion_id=raw.id, object=raw.object, generation=raw.generation)
+        part, data = encode_part(table, raw.pipeline, source)
         self._bucket.upload_once(part.path, data)
         return part
 

@@ -5,6 +5,7 @@ import io
 from collections.abc import Callable, Iterable
 from uuid import UUID
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -16,7 +17,15 @@ from etl.prepare import Refusal
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", '"': "\\042"}
 
 
-def encode_part(table: pa.Table, pipeline: str, ingestion_id: UUID) -> tuple[Part, bytes]:
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """The raw file of a part."""
+
+    ingestion_id: UUID
+    object: str | None
+    generation: int | None
+
+
+def encode_part(table: pa.Table, pipeline: str, source: Source) -> tuple[Part, bytes]:
     """A part's description and bytes; the same table gives the same bytes."""
     data = _parquet(table)
     digest = hashlib.sha256(data).hexdigest()
@@ -26,7 +35,9 @@ def encode_part(table: pa.Table, pipeline: str, ingestion_id: UUID) -> tuple[Par
         sha256=digest,
         rows=table.num_rows,
         labelled=table.num_rows - table[LABEL].null_count,
-        ingestion_id=ingestion_id,
+        ingestion_id=source.ingestion_id,
+        object=source.object,
+        generation=source.generation,
         first_event_time=times["min"].as_py(),
         last_event_time=times["max"].as_py(),
     )

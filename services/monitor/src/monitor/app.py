@@ -11,11 +11,13 @@ from esteira.outbox import Relay, Sender
 from esteira.pipeline import LoadedPipeline
 from esteira.pushes import PushVerifier
 from esteira.web import create_base_app
+from monitor.canaries import Canaries
 from monitor.handlers import OutcomeObserver, PredictionStore, Reconciler
 from monitor.judging import Judge
 from monitor.partitions import Partitions
 from monitor.profiles import ProfileStore
 from monitor.routes import make_blueprint
+from monitor.samples import SampleWriter
 from monitor.tracking import Tracker
 
 
@@ -40,6 +42,8 @@ def create_app(adapters: Adapters, pipelines: dict[str, LoadedPipeline], verifie
     relay = Relay(engine, adapters.publisher)
     judge = Judge(engine, pipelines, profiles, relay)
     tracker = Tracker(engine, pipelines, adapters.mlflow_tracking_uri)
+    samples = SampleWriter(engine, adapters.bucket, pipelines)
+    canaries = Canaries(engine, adapters.bucket, pipelines)
     app = create_base_app("monitor", verifier, ready=lambda: _reach(engine))
     app.register_blueprint(
         make_blueprint(
@@ -47,7 +51,8 @@ def create_app(adapters: Adapters, pipelines: dict[str, LoadedPipeline], verifie
             pipelines,
             PredictionStore(engine, pipelines, profiles, partitions),
             OutcomeObserver(engine, pipelines, judge),
-            Reconciler(engine, pipelines, partitions, judge, relay, tracker),
+            Reconciler(engine, pipelines, partitions, judge, relay, tracker, samples, canaries),
+            canaries,
         )
     )
     return app

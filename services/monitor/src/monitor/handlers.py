@@ -15,10 +15,12 @@ from esteira.inbox import forget_received, is_first
 from esteira.outbox import Relay, forget_published
 from esteira.pipeline import LoadedPipeline, find_pipeline
 from esteira.pushes import Delivery
-from monitor import repository
+from monitor import arms, repository
+from monitor.canaries import Canaries
 from monitor.judging import Judge
 from monitor.partitions import Partitions
 from monitor.profiles import ProfileStore, ReleaseRow, count_cells
+from monitor.samples import SampleWriter
 from monitor.tracking import Tracker
 from monitor.windows import as_utc, window_at
 
@@ -61,6 +63,7 @@ class PredictionStore:
             if not is_first(session, repository.CONSUMER, delivery.event_id):
                 return 0
             new = self._store(session, pipeline, release, rows)
+            arms.count_serving(session, event)
         facts = {"pipeline": event.pipeline, "model_version": event.model_version}
         logger.info("predictions_stored", extra={**facts, "received": len(event.predictions), "stored": new})
         return new
@@ -142,12 +145,17 @@ def model_approved(event: ModelApproved, _: Delivery) -> None:
 
 def model_promoted(event: ModelPromoted, _: Delivery) -> None:
     """Logs a promotion. Nothing is cached of the champion, who is read from the ledger at each judgement."""
-    facts = {"pipeline": event.pipeline, "model_version": event.version, "previous": event.previous}
+    facts = {
+        "pipeline": event.pipeline,
+        "model_version": event.version,
+        "previous": event.previous,
+        "share": event.share,
+    }
     logger.info("model_promoted", extra={**facts, "generation": event.generation, "reason": event.reason})
 
 
 class Reconciler:
-    """Finds work by state: windows not judged, messages not sent, figures not tracked."""
+    """Finds work by state: windows not judged, messages not sent, figures not tracked, samples behind."""
 
     def __init__(
         self,
@@ -157,6 +165,8 @@ class Reconciler:
         judge: Judge,
         relay: Relay,
         tracker: Tracker,
+        samples: SampleWriter,
+        canaries: Canaries,
     ) -> None:
         self._engine = engine
         self._pipelines = pipelines
@@ -164,6 +174,8 @@ class Reconciler:
         self._judge = judge
         self._relay = relay
         self._tracker = tracker
+        self._samples = samples
+        self._canaries = canaries
         self._swept = -SWEEP_SECONDS
 
     def run(self) -> dict[str, int]:
@@ -171,8 +183,10 @@ class Reconciler:
         return {
             "swept": self._attempt("sweep", self._sweep),
             "judged": self._attempt("judge", self._judge_windows),
+            "canaries": self._attempt("canaries", self._canaries.decide),
             "published": self._attempt("publish", self._relay.flush),
             "tracked": self._attempt("track", self._tracker.track),
+            "sampled": self._attempt("sample", self._samples.write),
         }
 
     def _attempt(self, task: str, work: Callable[[], int]) -> int:
@@ -207,6 +221,7 @@ class Reconciler:
         with Session(self._engine) as session, session.begin():
             forget_received(session, FORGET_AFTER)
             forget_published(session, FORGET_AFTER)
+            arms.forget_servings(session, FORGET_AFTER)
 
 
 def _mark_newer_data(session: Session, pipeline: str) -> int:

@@ -20,7 +20,7 @@ def create() -> Flask:
     settings = read_settings(MonitorSettings, os.environ)
     configure_logging("monitor", settings.log_level, settings.google_cloud_project)
     adapters = Adapters(
-        engine=make_engine(settings.database_url),
+        engine=make_engine(settings.database_url, settings.pool_size),
         bucket=Bucket(settings.bucket, settings.google_cloud_project, settings.storage_emulator_host),
         publisher=Publisher(settings.google_cloud_project),
         mlflow_tracking_uri=settings.mlflow_tracking_uri,

@@ -44,10 +44,11 @@ def find_release(session: Session, pipeline: str, version: str) -> ReleaseRow | 
 
 
 def find_champion(session: Session, pipeline: str) -> ReleaseRow | None:
-    """The release of the newest promotion, or None before the first."""
+    """The release of the newest promotion that is no canary, or None before the first."""
     newest = promotions.c.generation.desc()
     promoted = (promotions.c.pipeline == releases.c.pipeline) & (promotions.c.release_version == releases.c.version)
-    query = _releases().join(promotions, promoted).where(promotions.c.pipeline == pipeline).order_by(newest).limit(1)
+    of_all = (promotions.c.pipeline == pipeline) & (promotions.c.share == 1)
+    query = _releases().join(promotions, promoted).where(of_all).order_by(newest).limit(1)
     row = session.execute(query).first()
     return ReleaseRow(**row._mapping) if row else None
 
@@ -82,8 +83,15 @@ def store_predictions(session: Session, pipeline: str, version: str, rows: Seque
         "served_ats": [row.served_at for row in rows],
         "scores": [row.score for row in rows],
         "features": [encode_json(row.features) for row in rows],
+        "rows": [None if row.row is None else encode_json(row.row) for row in rows],
     }
     return set(session.execute(statements.STORE_PREDICTIONS, values).scalars())
+
+
+def sampled_predictions(session: Session, pipeline: str, version: str, most: int) -> list[Any]:
+    """The newest predictions of a release whose raw row was kept: id, row, features and score."""
+    values = {"pipeline": pipeline, "version": version, "most": most}
+    return list(session.execute(statements.SAMPLED, values))
 
 
 def add_counts(session: Session, pipeline: str, version: str, cells: Mapping[Cell, int]) -> None:

@@ -12,6 +12,7 @@ from esteira.exceptions import BadInput, Problem
 from esteira.pipeline import LoadedPipeline
 from esteira.web import event_route, json_response, task_route
 from monitor import views
+from monitor.canaries import Canaries
 from monitor.dashboard import render
 from monitor.handlers import OutcomeObserver, PredictionStore, Reconciler, model_approved, model_promoted
 from monitor.windows import as_utc
@@ -31,6 +32,7 @@ def make_blueprint(
     predictions: PredictionStore,
     outcomes: OutcomeObserver,
     reconciler: Reconciler,
+    canaries: Canaries,
 ) -> Blueprint:
     """Routes of events, of the timer, and of what people look at."""
     blueprint = Blueprint("monitor", __name__)
@@ -39,11 +41,13 @@ def make_blueprint(
     event_route(blueprint, ModelApproved, model_approved)
     event_route(blueprint, ModelPromoted, model_promoted)
     task_route(blueprint, "reconcile", reconciler.run)
-    _add_reports(blueprint, engine, dict(pipelines))
+    _add_reports(blueprint, engine, dict(pipelines), canaries)
     return blueprint
 
 
-def _add_reports(blueprint: Blueprint, engine: Engine, pipelines: dict[str, LoadedPipeline]) -> None:
+def _add_reports(
+    blueprint: Blueprint, engine: Engine, pipelines: dict[str, LoadedPipeline], canaries: Canaries
+) -> None:
     def status(pipeline: str) -> Response:
         return json_response(views.status(engine, pipelines, pipeline))
 
@@ -54,12 +58,15 @@ def _add_reports(blueprint: Blueprint, engine: Engine, pipelines: dict[str, Load
     def drift(pipeline: str) -> Response:
         return json_response(views.drift(engine, pipelines, pipeline))
 
+    def canary(pipeline: str) -> Response:
+        return json_response(canaries.report(pipeline))
+
     def dashboard() -> Response:
         page = render(views.overview(engine, pipelines))
         return Response(page, mimetype="text/html", headers=SAFETY_HEADERS)
 
     rules: dict[str, Any] = {"/pipelines/<pipeline>": status, "/pipelines/<pipeline>/windows": windows}
-    rules |= {"/pipelines/<pipeline>/drift": drift, "/": dashboard}
+    rules |= {"/pipelines/<pipeline>/drift": drift, "/pipelines/<pipeline>/canary": canary, "/": dashboard}
     for rule, view in rules.items():
         blueprint.add_url_rule(rule, view.__name__, view)
 

@@ -8,3 +8,5 @@ class MonitorSettings(DatabaseSettings, frozen=True, kw_only=True):
 
     mlflow_tracking_uri: str
     """The address of the MLflow server, http://host:port."""
+    pool_size: int = 5
+    """Connections to Postgres: one for each request at once, and one to spare."""

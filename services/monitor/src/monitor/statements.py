@@ -5,12 +5,13 @@ from sqlalchemy import text
 LOCK = "SELECT pg_advisory_xact_lock{shared}(hashtextextended(:key, 0))"
 STORE_PREDICTIONS = text("""
     INSERT INTO predictions
-        (served_on, id, pipeline, model_version, entity, event_time, served_at, score, features)
+        (served_on, id, pipeline, model_version, entity, event_time, served_at, score, features, "row")
     SELECT (served_at AT TIME ZONE 'UTC')::date, id, :pipeline, :version, entity, event_time, served_at, score,
-        features::jsonb
+        features::jsonb, sampled::jsonb
     FROM unnest(CAST(:ids AS uuid[]), CAST(:entities AS text[]), CAST(:event_times AS timestamptz[]),
-        CAST(:served_ats AS timestamptz[]), CAST(:scores AS float8[]), CAST(:features AS text[]))
-        AS row (id, entity, event_time, served_at, score, features)
+        CAST(:served_ats AS timestamptz[]), CAST(:scores AS float8[]), CAST(:features AS text[]),
+        CAST(:rows AS text[]))
+        AS row (id, entity, event_time, served_at, score, features, sampled)
     ORDER BY id
     ON CONFLICT DO NOTHING
     RETURNING id""")
@@ -55,6 +56,10 @@ SERVED = text("""
     SELECT model_version, count(*) AS requests FROM predictions
     WHERE pipeline = :pipeline AND event_time >= :start AND event_time < :end
     GROUP BY model_version ORDER BY model_version""")
+SAMPLED = text("""
+    SELECT id, "row", features, score FROM predictions
+    WHERE pipeline = :pipeline AND model_version = :version AND "row" IS NOT NULL
+    ORDER BY served_at DESC, id LIMIT :most""")
 LABELLED = text("""
     SELECT DISTINCT ON (p.model_version, p.entity) p.model_version, o.label, p.score
     FROM predictions p JOIN outcomes o ON o.pipeline = p.pipeline AND o.entity = p.entity

@@ -1,6 +1,5 @@
 """What people ask for, put together from the reports."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -9,6 +8,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from esteira.pipeline import LoadedPipeline, find_pipeline
+from esteira.promotions import PromotedRelease, find_standing
 from monitor import reports
 from monitor.reports import Drift, WindowReport
 
@@ -43,23 +43,19 @@ def status(engine: Engine, pipelines: Pipelines, name: str) -> dict[str, Any]:
     find_pipeline(pipelines, name)
     with Session(engine) as session:
         newest = reports.read_windows(session, name, None, 1)
-        promoted = reports.read_promotions(session, name, 1)
+        standing = find_standing(session, name)
         counts, dataset = reports.read_counts(session, name), reports.read_dataset(session, name)
     window = newest[0].as_json() if newest else None
-    champion = promoted[0] if promoted else None
-    return {"pipeline": name, "champion": _champion(champion), **counts, "dataset": dataset, "window": window}
+    champion, challenger = _release(standing.champion), _release(standing.challenger)
+    head = {"pipeline": name, "champion": champion, "challenger": challenger}
+    return {**head, **counts, "dataset": dataset, "window": window}
 
 
-def _champion(promotion: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if promotion is None:
+def _release(promoted: PromotedRelease | None) -> dict[str, Any] | None:
+    if promoted is None:
         return None
-    return {
-        "version": promotion["release_version"],
-        "generation": promotion["generation"],
-        "promoted_at": promotion["created_at"],
-        "reason": promotion["reason"],
-        "metrics": promotion["metrics"],
-    }
+    names = ("version", "generation", "promoted_at", "reason", "metrics", "share")
+    return {name: getattr(promoted, name) for name in names}
 
 
 def windows(engine: Engine, pipelines: Pipelines, name: str, start: datetime | None, most: int) -> list[dict[str, Any]]:

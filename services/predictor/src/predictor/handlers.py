@@ -1,6 +1,8 @@
 """What the predictor does with a request: check, prepare, score, log."""
 
+import logging
 import math
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -12,10 +14,14 @@ from esteira.events import Outcome, OutcomesObserved, Prediction, encode
 from esteira.exceptions import BadInput, PermanentError, Problem
 from esteira.publisher import Publisher
 from esteira.release import Release
-from esteira.schema import MAX_KEY_BYTES, Column, Row, check_row, entity_key
-from esteira.scoring import Feature
+from esteira.runtime import ReleaseRuntime
+from esteira.schema import MAX_KEY_BYTES, Column, Feature, Row, check_row, entity_key
+from predictor.arms import first_entity, takes_challenger
 from predictor.prediction_log import SOURCE, PredictionLog
+from predictor.sampling import Sampler
 from predictor.serving import Serving, Servings
+
+logger = logging.getLogger(__name__)
 
 MAX_ROWS = 1000
 MAX_PROBLEMS = 100
@@ -62,16 +68,48 @@ class FeedbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 def predict(serving: Serving, log: PredictionLog, request: PredictRequest) -> PredictAnswer:
     """Scores the rows of the request and logs each answer.
 
+    A challenger's failure is its own: it is logged and counted, and the champion answers.
+
     Raises:
         BadInput: names every wrong value by its path, up to `MAX_PROBLEMS`.
         PermanentError: the model has no finite score for a row; nothing is answered, nothing logged.
     """
-    release = serving.runtime.release
-    rows, features = _prepare(serving, request)
-    scores = serving.runtime.score(features).tolist()
+    challenger = _challenger_for(serving, request)
+    if challenger is None:
+        return _answer(serving.runtime, log, request)
+    try:
+        return _answer(challenger, log, request)
+    except Exception as error:
+        answer = _answer(serving.runtime, log, request)  # where the champion fails too, the request is to blame
+        _record_failure(challenger.release, log, len(answer.predictions), error)
+        return answer
+
+
+def _challenger_for(serving: Serving, request: PredictRequest) -> ReleaseRuntime | None:
+    """The challenger, where a canary runs and the request is of its share."""
+    wanted = serving.pointer.challenger
+    if serving.challenger is None or wanted is None:
+        return None
+    entity = first_entity(serving.runtime.release, request.rows)
+    if entity is None or not takes_challenger(wanted.version, entity, wanted.share):
+        return None
+    return serving.challenger
+
+
+def _record_failure(release: Release, log: PredictionLog, rows: int, error: Exception) -> None:
+    facts = {"pipeline": release.pipeline, "version": release.version, "rows": rows, "error": str(error)}
+    logger.error("challenger failed; the champion answered", extra=facts)
+    log.count(release.pipeline, release.version, failures=rows)
+
+
+def _answer(runtime: ReleaseRuntime, log: PredictionLog, request: PredictRequest) -> PredictAnswer:
+    release, began = runtime.release, time.perf_counter_ns()
+    rows, features = _prepare(runtime, request)
+    scores = runtime.score(features).tolist()
     _require_finite(release, scores)
+    log.count(release.pipeline, release.version, microseconds=(time.perf_counter_ns() - began) // 1000)
     predictions = _predictions(release, rows, features, scores)
-    log.add(release.pipeline, release.version, predictions)
+    log.add(release.pipeline, release.version, _with_rows(log.sampler, release, predictions, request.rows))
     answers = [
         Answer(
             prediction_id=p.id, score=p.score, label=None if release.threshold is None else p.score >= release.threshold
@@ -88,7 +126,7 @@ def _require_finite(release: Release, scores: list[float]) -> None:
         raise PermanentError(f"release {release.version} gives {scores[row]} for row {row}, which is no prediction")
 
 
-def _prepare(serving: Serving, request: PredictRequest) -> tuple[list[Row], dict[str, list[Any]]]:
+def _prepare(runtime: ReleaseRuntime, request: PredictRequest) -> tuple[list[Row], dict[str, list[Any]]]:
     """The typed raw rows, empty ones where features came, and the columns of features."""
     if (request.rows is None) == (request.features is None):
         raise BadInput([Problem("", "send either `rows` (raw columns) or `features`")])
@@ -97,10 +135,10 @@ def _prepare(serving: Serving, request: PredictRequest) -> tuple[list[Row], dict
         name = "rows" if request.rows is not None else "features"
         raise BadInput([Problem(name, f"holds {len(given)} rows; send 1 to {MAX_ROWS}")])
     if request.rows is None:
-        return [{} for _ in given], _check_features(serving.runtime.release.features, given)
-    rows = _check_rows(serving.runtime.release.columns, given, "rows")
-    _check_keys(serving.runtime.release, rows, "rows")
-    return rows, serving.runtime.features(rows)
+        return [{} for _ in given], _check_features(runtime.release.features, given)
+    rows = _check_rows(runtime.release.columns, given, "rows")
+    _check_keys(runtime.release, rows, "rows")
+    return rows, runtime.features(rows)
 
 
 def _check_rows(columns: Sequence[Column], given: list[Any], name: str, inner: str = "") -> list[Row]:
@@ -154,6 +192,18 @@ def _predictions(
             features=list(logged),
         )
         for row, logged, score in zip(rows, values, scores, strict=True)
+    ]
+
+
+def _with_rows(
+    sampler: Sampler, release: Release, predictions: list[Prediction], rows: list[Any] | None
+) -> list[Prediction]:
+    """Adds the raw row to those that are sampled; a client that sent features sent none."""
+    if rows is None:
+        return predictions
+    return [
+        msgspec.structs.replace(prediction, row=row) if sampler.takes(release.version, prediction.id) else prediction
+        for prediction, row in zip(predictions, rows, strict=True)
     ]
 
 
@@ -245,6 +295,17 @@ def describe(servings: Servings, log: PredictionLog, name: str) -> dict[str, Any
         "event_time": release.event_time,
         "columns": release.columns,
         "features": [{"name": feature.name, "kind": feature.kind} for feature in release.features],
+        "challenger": _describe_challenger(servings, serving),
         "refused": servings.refusals().get(name),
         "log": {"published": log.published, "pending": log.pending, "lost": log.lost},
     }
+
+
+def _describe_challenger(servings: Servings, serving: Serving) -> dict[str, Any] | None:
+    """The release that a canary tries out, and why it does not serve if it does not."""
+    wanted = serving.pointer.challenger
+    if wanted is None:
+        return None
+    refused = servings.refused_challenger(serving.pointer.pipeline)
+    found = {"version": wanted.version, "share": wanted.share, "serving": serving.challenger is not None}
+    return {**found, "refused": refused.reason if refused else None}

@@ -14,6 +14,7 @@ from esteira.pushes import make_verifier
 from esteira.settings import read_settings
 from predictor.app import create_app
 from predictor.prediction_log import PredictionLog
+from predictor.sampling import Sampler
 from predictor.serving import Servings
 from predictor.settings import PredictorSettings
 
@@ -25,7 +26,7 @@ def create() -> Flask:
     cache = settings.cache_dir or Path(tempfile.gettempdir()) / f"esteira-predictor-{os.getuid()}"
     publisher = Publisher(settings.google_cloud_project)
     servings = Servings(Bucket(settings.bucket, settings.google_cloud_project), cache, settings.pointer_poll_seconds)
-    log = PredictionLog(publisher, settings.log_flush_seconds)
+    log = PredictionLog(publisher, settings.log_flush_seconds, sampler=Sampler(settings.sample_share))
     servings.start()
     log.start()
     atexit.register(log.close)

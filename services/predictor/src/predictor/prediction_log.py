@@ -9,27 +9,41 @@ make room, are counted, and an ERROR says so: predictions go on.
 import logging
 import threading
 from collections import deque
-from itertools import groupby, islice
+
+import msgspec
 
 from esteira.events import Message, Prediction, PredictionsServed, encode
 from esteira.exceptions import PermanentError, TransientError
 from esteira.publisher import MAX_BYTES, Publisher
+from predictor.sampling import Sampler
 
 logger = logging.getLogger(__name__)
 
 BATCH = 500
+LOOK_AHEAD = 2 * BATCH
 CAPACITY = 200_000
 SOURCE = "predictor"
 Entry = tuple[str, str, Prediction]
 
 
+class Tally(msgspec.Struct):
+    """What is counted of a release beside its predictions."""
+
+    failures: int = 0
+    microseconds: int = 0
+
+
 class PredictionLog:
     """The log of one worker process."""
 
-    def __init__(self, publisher: Publisher, flush_seconds: float, capacity: int = CAPACITY) -> None:
+    def __init__(
+        self, publisher: Publisher, flush_seconds: float, capacity: int = CAPACITY, sampler: Sampler | None = None
+    ) -> None:
+        self.sampler = sampler or Sampler(0)
         self._publisher = publisher
         self._flush_seconds = flush_seconds
         self._waiting: deque[Entry] = deque(maxlen=capacity)
+        self._tallies: dict[tuple[str, str], Tally] = {}
         self._sending: Message | None = None
         self._sending_count = 0
         self._lock = threading.Lock()
@@ -54,6 +68,13 @@ class PredictionLog:
             logger.error("predictions lost: the log is full", extra={"lost": lost, "lost_in_all": self.lost})
         if crowded:
             self._wake.set()
+
+    def count(self, pipeline: str, model_version: str, microseconds: int = 0, failures: int = 0) -> None:
+        """Counts time spent on answering, and rows that could not be answered; told with the next predictions."""
+        with self._lock:
+            tally = self._tallies.setdefault((pipeline, model_version), Tally())
+            tally.microseconds += microseconds
+            tally.failures += failures
 
     @property
     def pending(self) -> int:
@@ -107,15 +128,32 @@ class PredictionLog:
             return True
         with self._lock:
             if not self._waiting:
-                return False
-            entries = list(islice(next(groupby(self._waiting, key=lambda entry: entry[:2]))[1], BATCH))
-            for _ in entries:
-                self._waiting.popleft()
+                return self._take_failures()
+            entries = self._take_oldest()
             self._sending_count = len(entries)
-        self._sending = _message(entries)
+            tally = self._tallies.pop(entries[0][:2], Tally())
+        self._sending = _message(entries, tally)
         while len(self._sending.data) > MAX_BYTES and len(entries) > 1:
             entries = self._put_half_back(entries)
-            self._sending = _message(entries)
+            self._sending = _message(entries, tally)
+        return True
+
+    def _take_oldest(self) -> list[Entry]:
+        """A batch of the release that waits longest; under a canary the entries of two releases alternate."""
+        seen = [self._waiting.popleft() for _ in range(min(len(self._waiting), LOOK_AHEAD))]
+        release = seen[0][:2]
+        mine = [entry for entry in seen if entry[:2] == release][:BATCH]
+        taken = {id(entry) for entry in mine}
+        self._waiting.extendleft(entry for entry in reversed(seen) if id(entry) not in taken)
+        return mine
+
+    def _take_failures(self) -> bool:
+        """Makes a message of failures alone, where a release answers nothing; other tallies go with predictions."""
+        failed = next((release for release, tally in self._tallies.items() if tally.failures), None)
+        if failed is None:
+            return False
+        tally = self._tallies.pop(failed)
+        self._sending = encode(_event(*failed, [], tally), SOURCE)
         return True
 
     def _put_half_back(self, entries: list[Entry]) -> list[Entry]:
@@ -130,7 +168,16 @@ class PredictionLog:
         return entries[:half]
 
 
-def _message(entries: list[Entry]) -> Message:
+def _message(entries: list[Entry], tally: Tally) -> Message:
     pipeline, version, _ = entries[0]
-    predictions = [prediction for _, _, prediction in entries]
-    return encode(PredictionsServed(pipeline=pipeline, model_version=version, predictions=predictions), SOURCE)
+    return encode(_event(pipeline, version, [prediction for _, _, prediction in entries], tally), SOURCE)
+
+
+def _event(pipeline: str, version: str, predictions: list[Prediction], tally: Tally) -> PredictionsServed:
+    return PredictionsServed(
+        pipeline=pipeline,
+        model_version=version,
+        predictions=predictions,
+        failures=tally.failures,
+        microseconds=tally.microseconds,
+    )

@@ -2,6 +2,8 @@
 
 A new release is brought in whole, verified and smoke-tested beside the old one, and only then swapped in; requests
 under way keep the one they began with. A release that fails is refused: the old one stays, and the reason is shown.
+While a canary runs, its challenger is brought in beside the champion, and after it; whatever becomes of the challenger,
+the champion serves.
 """
 
 import logging
@@ -12,7 +14,7 @@ import msgspec
 
 from esteira.bucket import Bucket
 from esteira.exceptions import EsteiraError, NotFound, ReleaseRefused, TransientError, Unavailable, UnknownPipeline
-from esteira.release import Pointer
+from esteira.release import Challenger, Pointer
 from esteira.runtime import ReleaseRuntime, fetch_release
 
 logger = logging.getLogger(__name__)
@@ -21,10 +23,11 @@ POINTERS = "serving/"
 
 
 class Serving(msgspec.Struct, frozen=True):
-    """A release in service, and the pointer that named it."""
+    """A release in service, the pointer that named it, and the challenger of a canary."""
 
     pointer: Pointer
     runtime: ReleaseRuntime
+    challenger: ReleaseRuntime | None = None
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -47,6 +50,7 @@ class Servings:
         self._poll_seconds = poll_seconds
         self._servings: dict[str, Serving] = {}
         self._refusals: dict[str, Refusal] = {}
+        self._refused_challengers: dict[str, Refusal] = {}
         self._seen: dict[str, int] = {}
         self._looked = threading.Event()
         self._wake = threading.Event()
@@ -79,6 +83,10 @@ class Servings:
     def refusals(self) -> dict[str, Refusal]:
         """Pointers that could not be followed, by pipeline."""
         return dict(self._refusals)
+
+    def refused_challenger(self, pipeline: str) -> Refusal | None:
+        """Why the pointer's challenger does not serve, if it does not."""
+        return self._refused_challengers.get(pipeline)
 
     def require_ready(self) -> None:
         """Raises `Unavailable` until the pointers were read once and each pipeline they name is served."""
@@ -121,43 +129,99 @@ class Servings:
         data, generation = read
         pipeline = path.removeprefix(POINTERS).removesuffix(".json")
         try:
-            self.serve(pipeline, msgspec.json.decode(data, type=Pointer))
+            settled = self.serve(pipeline, msgspec.json.decode(data, type=Pointer))
         except (TransientError, NotFound) as error:  # looked at again with the next poll
             self._refuse(pipeline, _version(data), str(error))
             return
         except (EsteiraError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             self._refuse(pipeline, _version(data), str(error))
+            settled = True
         except Exception as error:  # a full disk, say: the other pipelines go on
             logger.exception("release not brought in", extra={"pipeline": pipeline})
             self._refuse(pipeline, _version(data), f"{type(error).__name__}: {error}")
             return
-        self._seen[path] = generation
+        if settled:
+            self._seen[path] = generation
 
-    def serve(self, pipeline: str, pointer: Pointer) -> None:
-        """Brings the release that `pointer` names in and puts it into service.
+    def serve(self, pipeline: str, pointer: Pointer) -> bool:
+        """Brings the release that `pointer` names in and puts it into service; then its challenger, if it can.
+
+        Returns:
+            False where the challenger may be had at another time.
 
         Raises:
             ReleaseRefused: it is not what it should be, or not of this pipeline.
             NotFound: a file is missing in the bucket.
             Unavailable: the bucket does not answer.
         """
-        current = self._servings.get(pipeline)
-        if current is None or current.pointer.sha256 != pointer.sha256:
-            folder = fetch_release(self._bucket, pointer.path, pointer.sha256, self._cache)
-            runtime = ReleaseRuntime(folder, pointer.sha256)
-            if runtime.release.pipeline != pipeline:
-                raise ReleaseRefused(f"it is a release of {runtime.release.pipeline}; promote one of {pipeline}")
-        else:
-            runtime = current.runtime
-        self._servings = {**self._servings, pipeline: Serving(pointer, runtime)}
+        loaded = self._loaded(pipeline)
+        runtime = loaded.get(pointer.sha256) or self._bring_in(pipeline, pointer.path, pointer.sha256)
+        wanted = pointer.challenger
+        self._put(pipeline, Serving(pointer, runtime, loaded.get(wanted.sha256) if wanted else None))
         self._refusals = {name: refusal for name, refusal in self._refusals.items() if name != pipeline}
-        facts = {"pipeline": pipeline, "version": pointer.version, "generation": pointer.generation}
-        logger.info("release in service", extra=facts)
+        if wanted is None or wanted.sha256 in loaded:
+            self._clear_challenger(pipeline)
+            return True
+        del loaded  # what the pointer no longer names gives its memory back before more is taken
+        return self._serve_challenger(pipeline, Serving(pointer, runtime), wanted)
+
+    def _serve_challenger(self, pipeline: str, serving: Serving, wanted: Challenger) -> bool:
+        try:
+            challenger = self._bring_in(pipeline, wanted.path, wanted.sha256)
+        except (TransientError, NotFound) as error:
+            self._refuse_challenger(pipeline, wanted.version, str(error))
+            return False
+        except EsteiraError as error:
+            self._refuse_challenger(pipeline, wanted.version, str(error))
+            return True
+        except Exception as error:  # a full disk, say
+            logger.exception("challenger not brought in", extra={"pipeline": pipeline})
+            self._refuse_challenger(pipeline, wanted.version, f"{type(error).__name__}: {error}")
+            return False
+        self._put(pipeline, Serving(serving.pointer, serving.runtime, challenger))
+        self._clear_challenger(pipeline)
+        return True
+
+    def _loaded(self, pipeline: str) -> dict[str, ReleaseRuntime]:
+        """The releases of the pipeline that are in memory, by the sha256 that their pointer gave."""
+        current = self._servings.get(pipeline)
+        if current is None:
+            return {}
+        found = {current.pointer.sha256: current.runtime}
+        if current.challenger is not None and current.pointer.challenger is not None:
+            found[current.pointer.challenger.sha256] = current.challenger
+        return found
+
+    def _bring_in(self, pipeline: str, path: str, sha256: str) -> ReleaseRuntime:
+        runtime = ReleaseRuntime(fetch_release(self._bucket, path, sha256, self._cache), sha256)
+        if runtime.release.pipeline != pipeline:
+            raise ReleaseRefused(f"it is a release of {runtime.release.pipeline}; promote one of {pipeline}")
+        return runtime
+
+    def _put(self, pipeline: str, serving: Serving) -> None:
+        before = self._servings.get(pipeline)
+        self._servings = {**self._servings, pipeline: serving}
+        if before != serving:
+            pointer, challenger = serving.pointer, serving.challenger
+            facts = {"pipeline": pipeline, "version": pointer.version, "generation": pointer.generation}
+            tried = {"challenger": challenger.release.version} if challenger else {}
+            logger.info("release in service", extra={**facts, **tried})
 
     def _refuse(self, pipeline: str, version: str, reason: str) -> None:
         if self._refusals.get(pipeline) != (refusal := Refusal(pipeline, version, reason)):
             logger.error("release refused", extra={"pipeline": pipeline, "version": version, "reason": reason})
         self._refusals = {**self._refusals, pipeline: refusal}
+
+    def _refuse_challenger(self, pipeline: str, version: str, reason: str) -> None:
+        refusal = Refusal(pipeline, version, reason)
+        if self._refused_challengers.get(pipeline) != refusal:
+            facts = {"pipeline": pipeline, "version": version, "reason": reason}
+            logger.error("challenger refused", extra=facts)
+        self._refused_challengers = {**self._refused_challengers, pipeline: refusal}
+
+    def _clear_challenger(self, pipeline: str) -> None:
+        kept = {name: refusal for name, refusal in self._refused_challengers.items() if name != pipeline}
+        self._refused_challengers = kept
 
 
 def _version(pointer: bytes) -> str:

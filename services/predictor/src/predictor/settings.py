@@ -1,6 +1,9 @@
 """What the predictor's environment tells it."""
 
 from pathlib import Path
+from typing import Annotated
+
+import msgspec
 
 from esteira.settings import ServiceSettings
 
@@ -14,3 +17,5 @@ class PredictorSettings(ServiceSettings, frozen=True, kw_only=True):
     """How long a prediction may wait before it is published."""
     cache_dir: Path | None = None
     """Where releases are kept after download; a temporary folder if not set."""
+    sample_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
+    """Of predictions, whose raw row is kept for `esteira validate`; 0 keeps none."""

@@ -11,7 +11,7 @@ import pandas as pd
 from esteira.bucket import Bucket
 from esteira.exceptions import BadInput, NotFound, ReleaseRefused
 from esteira.pipeline import LoadedPipeline
-from esteira.promotions import Champion
+from esteira.promotions import PromotedRelease
 from esteira.release import Gate
 from esteira.runtime import ReleaseRuntime, fetch_release
 from esteira.scoring import Array
@@ -26,15 +26,12 @@ logger = logging.getLogger(__name__)
 class Defender(msgspec.Struct, frozen=True, kw_only=True):
     """The champion, if there is one, with its scores of the held-out rows, if it can score them."""
 
-    champion: Champion | None
+    champion: PromotedRelease | None
     scores: Array | None = None
     reason: str = ""
     """Why it cannot."""
-
-    @property
-    def generation(self) -> int:
-        """0 before the first promotion."""
-        return self.champion.generation if self.champion else 0
+    generation: int = 0
+    """Of the ledger when it was asked for the champion; 0 before the first promotion."""
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +44,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def score_champion(
-    bucket: Bucket, cache: Path, pipeline: LoadedPipeline, champion: Champion | None, rows: pd.DataFrame
+    bucket: Bucket, cache: Path, pipeline: LoadedPipeline, champion: PromotedRelease | None, rows: pd.DataFrame
 ) -> Defender:
     """Scores rows with the champion's release, as the predictor would.
 
@@ -59,7 +56,7 @@ def score_champion(
     try:
         folder = fetch_release(bucket, champion.path, champion.sha256, cache / "releases")
         runtime = ReleaseRuntime(folder, champion.sha256)
-        reason = _why_not(runtime, pipeline, rows)
+        reason = why_incomparable(runtime, pipeline, rows)
         scores = None if reason else runtime.model.score(encode_frame(runtime.release.features, rows))
         runtime.close()
     except (ReleaseRefused, NotFound, BadInput) as error:
@@ -69,7 +66,8 @@ def score_champion(
     return Defender(champion=champion, scores=scores, reason=reason)
 
 
-def _why_not(runtime: ReleaseRuntime, pipeline: LoadedPipeline, rows: pd.DataFrame) -> str:
+def why_incomparable(runtime: ReleaseRuntime, pipeline: LoadedPipeline, rows: pd.DataFrame) -> str:
+    """Why the release cannot score these rows of the pipeline as it is now; empty where it can."""
     missing = [feature.name for feature in runtime.release.features if feature.name not in rows]
     if missing:
         return f"the dataset lacks its features {', '.join(missing)}"
@@ -105,6 +103,17 @@ def judge(pipeline: LoadedPipeline, defender: Defender, rows: pd.DataFrame, labe
     metrics = {f"champion_{name}": value for name, value in evaluate(task, label, defender.scores).items()}
     metrics |= {"difference": difference.value, "difference_low": difference.low, "difference_high": difference.high}
     return Judgement(defender=defender, gates=judged, metrics=metrics, slices=slices)
+
+
+def first_share(pipeline: LoadedPipeline, defender: Defender) -> float | None:
+    """Of entities that an approved release shall answer for at once; None leaves that to a person.
+
+    A first release has no champion to challenge, and is promoted.
+    """
+    spec = pipeline.spec
+    if spec.promotion == "manual" or defender.reason:
+        return None
+    return spec.canary.share if spec.promotion == "canary" and defender.champion is not None else 1.0
 
 
 def _texts(rows: pd.DataFrame, name: str) -> npt.NDArray[Any]:

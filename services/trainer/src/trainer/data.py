@@ -74,20 +74,37 @@ def read_data(bucket: Bucket, manifest: Manifest, holdout: Holdout, cache: Path)
         NotFound: a part is missing.
         Unavailable: the bucket does not answer.
     """
-    table = pa.concat_tables([_read_part(bucket, part, cache) for part in manifest.parts if part.labelled])
+    files = cache / "parts"
+    return make_data(
+        [_decode(part, _verified(bucket, part, files)) for part in manifest.parts if part.labelled], holdout
+    )
+
+
+def read_local_data(files: Path, manifest: Manifest, holdout: Holdout) -> Data:
+    """Reads the parts of a manifest from a folder that holds each as `<sha256>.parquet`.
+
+    Raises:
+        BadInput: a part is not what the manifest says.
+        NotFound: a part is missing.
+    """
+    return make_data([_decode(part, _local(files, part)) for part in manifest.parts if part.labelled], holdout)
+
+
+def make_data(tables: list[pa.Table], holdout: Holdout) -> Data:
+    """Puts parts together, and drops rows without a label."""
+    table = pa.concat_tables(tables)
     table = table.filter(table[LABEL].is_valid())
     label: Array = table[LABEL].to_numpy().astype(np.float64)
     mask = _holdout(table, holdout)
     frame = table.drop_columns([LABEL]).to_pandas()
-    facts = {"rows": len(label), "held_out": int(mask.sum()), "parts": len(manifest.parts)}
+    facts = {"rows": len(label), "held_out": int(mask.sum()), "parts": len(tables)}
     logger.info("dataset read", extra=facts)
     return Data(frame, label, mask)
 
 
-def _read_part(bucket: Bucket, part: Part, cache: Path) -> pa.Table:
-    file = cache / "parts" / f"{part.sha256}.parquet"
+def _decode(part: Part, data: bytes) -> pa.Table:
     try:
-        table = pq.read_table(io.BytesIO(_verified(bucket, part, file)))
+        table = pq.read_table(io.BytesIO(data))
     except pa.ArrowInvalid as error:
         raise BadInput([Problem(part.path, f"is no Parquet file: {error}; upload the data again")]) from error
     if LABEL not in table.column_names or ENTITY not in table.column_names:
@@ -95,7 +112,18 @@ def _read_part(bucket: Bucket, part: Part, cache: Path) -> pa.Table:
     return table
 
 
-def _verified(bucket: Bucket, part: Part, file: Path) -> bytes:
+def _local(files: Path, part: Part) -> bytes:
+    file = files / f"{part.sha256}.parquet"
+    if not file.is_file():
+        raise NotFound(f"{file} does not exist; fetch {part.path}")
+    data = file.read_bytes()
+    if hashlib.sha256(data).hexdigest() != part.sha256:
+        raise BadInput([Problem(str(file), "is not what the manifest says; fetch it again")])
+    return data
+
+
+def _verified(bucket: Bucket, part: Part, files: Path) -> bytes:
+    file = files / f"{part.sha256}.parquet"
     if file.is_file():
         data = file.read_bytes()
         if hashlib.sha256(data).hexdigest() == part.sha256:

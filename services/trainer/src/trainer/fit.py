@@ -11,7 +11,8 @@ import msgspec
 
 from esteira.exceptions import PermanentError, PipelineInvalid
 from esteira.pipeline import LoadedPipeline
-from esteira.scoring import Array, Feature
+from esteira.schema import Feature
+from esteira.scoring import Array
 from esteira.scoring import Task as ModelTask
 from esteira.statement import Statement
 from trainer.data import Data

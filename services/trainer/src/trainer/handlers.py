@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from esteira.events import DatasetPrepared, RetrainRequested
-from esteira.exceptions import NotEnoughData, TransientError
+from esteira.exceptions import EsteiraError, NotEnoughData, TransientError
 from esteira.inbox import is_first
 from esteira.leases import Lease
 from esteira.logs import current_trace
@@ -17,8 +17,10 @@ from esteira.pipeline import LoadedPipeline, find_pipeline
 from esteira.promotions import find_champion
 from esteira.pushes import Delivery
 from trainer import repository
+from trainer.dispatch import Dispatcher
 from trainer.launcher import Launcher
 from trainer.projections import Projections
+from trainer.promoter import Promoter
 from trainer.repository import MAX_ATTEMPTS
 from trainer.rows import DatasetVersion, RunRequest, WaitingRun
 
@@ -41,6 +43,7 @@ class Trainer:
         relay: Relay,
         projections: Projections,
         lease_seconds: float,
+        dispatcher: Dispatcher | None = None,
     ) -> None:
         self._engine = engine
         self._pipelines = pipelines
@@ -48,6 +51,8 @@ class Trainer:
         self._relay = relay
         self._projections = projections
         self._lease_seconds = lease_seconds
+        self._dispatcher = dispatcher
+        self.promoter = Promoter(engine, pipelines, relay, projections)
 
     def on_dataset_prepared(self, event: DatasetPrepared, delivery: Delivery) -> None:
         """Requests the first training of a pipeline; later ones are the monitor's to ask for."""
@@ -75,6 +80,7 @@ class Trainer:
             "launched": self._launch_waiting(),
             **self._projections.repair(sorted(self._pipelines)),
             "published": self._relay.flush(),
+            "dispatched": self._dispatcher.send_waiting() if self._dispatcher else 0,
         }
 
     def runs(self, pipeline: str) -> list[dict[str, Any]]:
@@ -82,12 +88,6 @@ class Trainer:
         find_pipeline(self._pipelines, pipeline)
         with Session(self._engine) as session:
             return repository.list_runs(session, pipeline, LISTED)
-
-    def promotions(self, pipeline: str) -> list[dict[str, Any]]:
-        """The newest promotions."""
-        find_pipeline(self._pipelines, pipeline)
-        with Session(self._engine) as session:
-            return repository.list_promotions(session, pipeline, LISTED)
 
     def check_ready(self) -> None:
         """Raises `Unavailable` while Postgres does not answer."""
@@ -158,16 +158,22 @@ class Trainer:
         return repository.waiting_runs(session, RUNS_AT_ONCE)
 
     def _launch(self, run: WaitingRun) -> bool:
-        """Claims the run and starts its job; where the start fails, the lease runs out and reconcile tries again."""
+        """Claims the run and starts its job; a start that fails is no attempt, and reconcile tries again."""
         lease = self._claim(run)
         if lease is None:
             return False
         try:
             self._launcher.launch(run.id, lease.fence)
-        except TransientError as error:
-            logger.warning("training job not started", extra={"run_id": str(run.id), "error": str(error)})
+        except EsteiraError as error:
+            level = logging.WARNING if isinstance(error, TransientError) else logging.ERROR
+            logger.log(level, "training job not started", extra={"run_id": str(run.id), "error": str(error)})
+            self._hand_back(lease, error)
             return False
         return True
+
+    def _hand_back(self, lease: Lease, error: EsteiraError) -> None:
+        with Session(self._engine) as session, session.begin():
+            repository.record_outage(session, lease, f"the job was not started: {error}")
 
     def _claim(self, run: WaitingRun) -> Lease | None:
         with Session(self._engine) as session, session.begin():

@@ -37,6 +37,7 @@ from trainer.tracking import Tracking
 logger = logging.getLogger(__name__)
 
 DONE, AGAIN = 0, 1
+CONNECTIONS = 3
 
 
 class JobSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +69,7 @@ class Job:
     def __init__(self, settings: JobSettings, lease: Lease) -> None:
         self._settings = settings
         self._lease = lease
-        self._engine = make_engine(settings.database_url, pool_size=3)
+        self._engine = make_engine(settings.database_url, CONNECTIONS)
         self._bucket = Bucket(settings.bucket, settings.google_cloud_project)
         self._tracking = Tracking(settings.mlflow_tracking_uri)
 

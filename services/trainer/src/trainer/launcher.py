@@ -4,14 +4,20 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from threading import Thread
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
-from esteira.exceptions import Unavailable
+from esteira.exceptions import SettingsInvalid, Unavailable
+
+if TYPE_CHECKING:
+    from google.cloud.run_v2 import JobsClient
 
 logger = logging.getLogger(__name__)
+
+RUN_TIMEOUT_S = 20.0
 
 
 class Launcher(Protocol):
@@ -22,6 +28,7 @@ class Launcher(Protocol):
 
         Raises:
             Unavailable: it cannot be started now.
+            SettingsInvalid: it cannot be started until somebody mends what the message names.
         """
 
 
@@ -53,3 +60,62 @@ def _wait(process: "subprocess.Popen[bytes]", run_id: UUID) -> None:
     code = process.wait()
     level = logging.INFO if code == 0 else logging.WARNING
     logger.log(level, "training job ended", extra={"run_id": str(run_id), "exit_code": code})
+
+
+class CloudRunLauncher:
+    """Starts a job as an execution of a Cloud Run job, which runs the trainer's image.
+
+    The call is never repeated here: an execution that was begun though its answer was lost would have a twin under the
+    same fence. Whoever launches anew claims the run anew, and that shuts the lost one out.
+
+    Args:
+        job: `projects/<project>/locations/<region>/jobs/<name>`.
+        client: of the Jobs API; made with the service's own credentials if not given.
+    """
+
+    def __init__(self, job: str, client: "JobsClient | None" = None) -> None:
+        self._job = job
+        self._client = client if client is not None else _connect()
+
+    def launch(self, run_id: UUID, fence: int) -> None:
+        """Asks for one execution with the arguments of `trainer.job`; its log lines name the run."""
+        from google.cloud.run_v2 import RunJobRequest
+
+        arguments = ["--run", str(run_id), "--fence", str(fence)]
+        override = RunJobRequest.Overrides.ContainerOverride(args=arguments)
+        overrides = RunJobRequest.Overrides(container_overrides=[override], task_count=1)
+        with _cloud_run_errors(self._job):
+            operation = self._client.run_job(
+                RunJobRequest(name=self._job, overrides=overrides), retry=None, timeout=RUN_TIMEOUT_S
+            )
+        facts = {"run_id": str(run_id), "fence": fence, "operation": operation.operation.name}
+        logger.info("training job started", extra=facts)
+
+
+def _connect() -> "JobsClient":
+    from google.auth.exceptions import GoogleAuthError
+    from google.cloud.run_v2 import JobsClient
+
+    try:
+        return JobsClient()
+    except GoogleAuthError as error:
+        raise SettingsInvalid(f"LAUNCHER=cloud-run needs Google credentials: {error}") from error
+
+
+@contextmanager
+def _cloud_run_errors(job: str) -> Iterator[None]:
+    """Tells what an operator must mend (the caller's fault, 4xx) from what passes by itself."""
+    from google.api_core import exceptions
+    from google.auth.exceptions import GoogleAuthError
+
+    passing = (exceptions.TooManyRequests, exceptions.Cancelled, exceptions.Aborted)
+    try:
+        yield
+    except (exceptions.ClientError, exceptions.MethodNotImplemented) as error:
+        if isinstance(error, passing):
+            raise Unavailable(f"Cloud Run: {error}") from error
+        raise SettingsInvalid(
+            f"TRAINING_JOB {job} cannot be started: {error}; deploy it, and let the trainer's service account run it"
+        ) from error
+    except (exceptions.GoogleAPIError, GoogleAuthError) as error:
+        raise Unavailable(f"Cloud Run: {error}") from error

@@ -19,7 +19,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from esteira.exceptions import PipelineInvalid
-from esteira.scoring import Array, Encoder, Feature, Task
+from esteira.schema import Feature
+from esteira.scoring import Array, Encoder, Task
 
 MAX_CATEGORIES: Final = 255
 """A histogram has 255 bins for values beside the one for missing values."""

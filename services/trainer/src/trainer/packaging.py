@@ -18,8 +18,8 @@ from esteira.pipeline import LoadedPipeline
 from esteira.profile import SCORE, Profile, describe_categorical, describe_numeric
 from esteira.release import ESTIMATOR, MANIFEST, MODEL, PROFILE, STATEMENT, File, Release
 from esteira.runtime import ReleaseRuntime
-from esteira.schema import check_row, quote
-from esteira.scoring import Array, Feature
+from esteira.schema import Feature, check_row, quote
+from esteira.scoring import Array
 
 PROFILED_ROWS = 100_000
 TIMED_ROWS = 30

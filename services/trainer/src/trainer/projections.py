@@ -49,6 +49,14 @@ class Projections:
         _tried("alias", self._set_alias, pipeline)
         _tried("tracked runs", self._close_runs, [pipeline])
 
+    def write_pointer(self, pipeline: str) -> None:
+        """Carries a promotion to the bucket, where the predictors look."""
+        _tried("pointer", self._write_pointer, pipeline)
+
+    def set_alias(self, pipeline: str) -> None:
+        """Carries a promotion to MLflow."""
+        _tried("alias", self._set_alias, pipeline)
+
     def _write_pointer(self, pipeline: str) -> int:
         with Session(self._engine) as session:
             return int(write_pointer(session, self._bucket, pipeline))

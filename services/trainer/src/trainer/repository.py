@@ -186,8 +186,11 @@ def record_attempt(session: Session, lease: Lease, error: str) -> None:
 
 
 def record_outage(session: Session, lease: Lease, error: str) -> None:
-    """Keeps that something the job needs was away; not counted as an attempt, and tried again after a pause."""
-    mine = and_(lease.is_mine(), training_runs.c.status == "running")
+    """Keeps that something the job needs was away; not counted as an attempt, and tried again after a pause.
+
+    Whoever could not start the job says so too: the run need not be running yet.
+    """
+    mine = and_(lease.is_mine(), training_runs.c.status.in_(UNFINISHED))
     pause = func.clock_timestamp() + OUTAGE_PAUSE
     values = {"verdict": error, "lease_until": pause, "attempts": training_runs.c.attempts - 1}
     session.execute(update(training_runs).where(mine).values(values))
@@ -235,8 +238,9 @@ def list_runs(session: Session, pipeline: str, limit: int) -> list[dict[str, Any
 
 
 def list_promotions(session: Session, pipeline: str, limit: int) -> list[dict[str, Any]]:
-    """The newest promotions first."""
-    query = select(promotions).where(promotions.c.pipeline == pipeline)
+    """The newest promotions and canaries first, with the metrics of their releases."""
+    of_release = and_(releases.c.pipeline == promotions.c.pipeline, releases.c.version == promotions.c.release_version)
+    query = select(promotions, releases.c.metrics).join(releases, of_release).where(promotions.c.pipeline == pipeline)
     rows = session.execute(query.order_by(promotions.c.generation.desc()).limit(limit)).mappings()
     return [dict(row) for row in rows]
 

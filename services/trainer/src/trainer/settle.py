@@ -27,6 +27,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     mlflow_run_id: str
     release: NewRelease | None = None
     """Where it is released."""
+    share: float | None = None
+    """Of entities that a release shall answer for: 1 promotes it, less begins a canary, None does neither."""
     expected_generation: int | None = None
     """Of the champion that the release was compared with; where it is to be promoted."""
 
@@ -63,7 +65,7 @@ def _release(session: Session, run: TrainingRun, ending: Ending, release: NewRel
         metrics=ending.metrics,
     )
     enqueue(session, approved, SOURCE)
-    if ending.status == "promoted":
+    if ending.share is not None:
         promote(
             session,
             release.pipeline,
@@ -71,6 +73,7 @@ def _release(session: Session, run: TrainingRun, ending: Ending, release: NewRel
             reason=run.reason,
             by=SOURCE,
             expected_generation=ending.expected_generation,
+            share=ending.share,
         )
 
 

@@ -16,12 +16,12 @@ from esteira.dataset import Manifest
 from esteira.exceptions import Conflict, LeaseLost, NotFound, PipelineInvalid
 from esteira.leases import Lease
 from esteira.pipeline import LoadedPipeline
-from esteira.promotions import find_champion
+from esteira.promotions import find_standing
 from esteira.release import Gate, release_path
 from esteira.scoring import OnnxModel
 from esteira.statement import Statement, compile_statement
 from trainer import gates, repository
-from trainer.challenge import Defender, Judgement, judge, score_champion
+from trainer.challenge import Defender, Judgement, first_share, judge, score_champion
 from trainer.data import Data, read_data, read_manifest
 from trainer.examples import Examples, find_examples
 from trainer.export import NotExportable, check_parity, export_model, stress_rows
@@ -154,6 +154,7 @@ class Training:
             gates=attempt.gates,
             mlflow_run_id=attempt.origin.mlflow_run_id,
             release=None if status == "rejected" else self._release(attempt),
+            share=first_share(self._pipeline, judgement.defender),
             expected_generation=judgement.defender.generation,
         )
         settle(self._workshop.engine, self._lease, self._run, ending)
@@ -163,8 +164,7 @@ class Training:
     def _status(self, attempt: Attempt, judgement: Judgement) -> str:
         if attempt.packed is None or gates.failures(attempt.gates):
             return "rejected"
-        automatic = self._pipeline.spec.promotion == "auto" and not judgement.defender.reason
-        return "promoted" if automatic else "approved"
+        return "promoted" if first_share(self._pipeline, judgement.defender) == 1 else "approved"
 
     def _release(self, attempt: Attempt) -> NewRelease | None:
         if attempt.packed is None:
@@ -263,9 +263,10 @@ class Training:
     def _judge(self, data: Data, best: Candidate) -> Judgement:
         self._check()
         with Session(self._workshop.engine) as session:
-            champion = find_champion(session, self._run.pipeline)
+            standing = find_standing(session, self._run.pipeline)
         rows = data.test
-        defender = score_champion(self._workshop.bucket, self._workshop.cache, self._pipeline, champion, rows)
+        defender = score_champion(self._workshop.bucket, self._workshop.cache, self._pipeline, standing.champion, rows)
+        defender = msgspec.structs.replace(defender, generation=standing.generation)
         return judge(self._pipeline, defender, rows, data.test_label, best.scores)
 
     def _pack(

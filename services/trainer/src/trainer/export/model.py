@@ -10,7 +10,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from esteira.scoring import FORMAT, INPUT, Feature, Label, Link, Metadata, Task, digest
+from esteira.schema import Feature
+from esteira.scoring import FORMAT, INPUT, Label, Link, Metadata, Task, digest
 from trainer.export.graph import Graph, NotExportable
 from trainer.export.linear import add_linear, add_transformer
 from trainer.export.trees import add_booster

@@ -5,7 +5,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from esteira.scoring import Array, Feature
+from esteira.schema import Feature
+from esteira.scoring import Array
 from trainer.export.model import BOOSTERS, split_steps
 from trainer.export.trees import thresholds
 

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import helper, numpy_helper
 
-from esteira.scoring import Array, Feature
+from esteira.schema import Feature
+from esteira.scoring import Array
 from trainer.export.graph import Graph, NotExportable
 
 LESS_OR_EQUAL: Final = 0

@@ -1,5 +1,7 @@
-"""The timer calls each service with a token, one call at a time."""
+"""The timer calls each service, with a token where it has a signer, one call at a time."""
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -7,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from esteira_cli.tick import Timer
+from esteira.timer import Timer, parse_service
 
 pytestmark = pytest.mark.enable_socket
 
@@ -59,6 +61,11 @@ def test_a_call_carries_a_token_for_the_service(service: Service) -> None:
     assert service.asked == [("/tasks/reconcile", f"Bearer token for {service.url}")]
 
 
+def test_a_call_without_a_signer_carries_no_token(service: Service) -> None:
+    assert Timer({}, None, 1.0).call(service.url) is None
+    assert service.asked == [("/tasks/reconcile", None)]
+
+
 def test_a_refusal_is_told_and_does_not_raise(service: Service) -> None:
     service.status = 503
     assert _timer(service).call(service.url) == "answered 503"
@@ -80,6 +87,21 @@ def test_calls_to_a_slow_service_never_overlap(service: Service) -> None:
     thread.join(10)
     assert not thread.is_alive()
     assert service.most_busy == 1
+
+
+def test_the_command_calls_until_it_is_told_to_stop(service: Service) -> None:
+    command = [sys.executable, "-m", "esteira.timer", "--service", f"etl={service.url}/", "--every", "0.1"]
+    with subprocess.Popen(command) as process:
+        _await(lambda: len(service.asked) >= 2, seconds=30.0)
+        process.terminate()
+        assert process.wait(10) == 0
+    assert set(service.asked) == {("/tasks/reconcile", None)}
+
+
+@pytest.mark.parametrize("text", ["etl", "=http://etl", "etl=etl:8080", "http://etl:8080"])
+def test_a_service_without_name_or_address_is_refused_with_the_form_that_is_right(text: str) -> None:
+    with pytest.raises(ValueError, match="is not NAME=URL"):
+        parse_service(text)
 
 
 def _timer(service: Service) -> Timer:

@@ -1,0 +1,1 @@
+"""`esteira promote`, `esteira rollback` and `esteira history`: the promotion ledger from the command line."""

@@ -1,0 +1,1 @@
+"""`esteira validate`: changed code against the model in production."""

@@ -1,0 +1,262 @@
+"""infra/*.sh, and every gcloud command that scripts, workflows and pages use, against gcloud's own linter."""
+
+import shlex
+import subprocess
+import sys
+from itertools import takewhile
+from pathlib import Path
+
+import pytest
+
+import gcloud
+from esteira.topology import SUBSCRIPTIONS, TOPICS, dead_letter_topic
+from esteira.topology_commands import PUBLISHERS, Place
+from pages import ROOT, read, table_rows, ticked
+
+PLACE = ["--project", "acme-ml", "--region", "europe-west1"]
+BOOTSTRAP = [
+    "infra/bootstrap.sh",
+    *PLACE,
+    "--repository-id",
+    "11",
+    "--repository-owner-id",
+    "22",
+    "--email",
+    "a@b.example",
+]
+DESTROY = ["infra/destroy.sh", *PLACE]
+VERBS = {
+    "create",
+    "create-oidc",
+    "describe",
+    "update",
+    "update-oidc",
+    "list",
+    "delete",
+    "patch",
+    "add-iam-policy-binding",
+}
+SERVICES = ("etl", "trainer", "predictor", "monitor")
+needs_gcloud = pytest.mark.skipif(not gcloud.GCLOUD, reason="gcloud is not installed: no command was linted")
+
+
+def call(arguments: list[str], environ: dict[str, str], text: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(ROOT / arguments[0]), *arguments[1:]], env=environ, input=text, capture_output=True, text=True, check=False
+    )
+
+
+def printed(arguments: list[str], home: Path) -> list[str]:
+    """What a dry run prints where gcloud cannot be called."""
+    environ = {"PATH": offline(home), "HOME": str(home), "PYTHON": sys.executable}
+    done = call([*arguments, "--dry-run"], environ)
+    assert done.returncode == 0, done.stderr
+    return [line for line in done.stdout.splitlines() if line.startswith("gcloud ")]
+
+
+def offline(home: Path) -> str:
+    """A folder of a gcloud that fails, before all others."""
+    folder = home / "failing"
+    folder.mkdir(exist_ok=True)
+    (folder / "gcloud").write_text("#!/bin/sh\necho gcloud was called >&2\nexit 9\n")
+    (folder / "gcloud").chmod(0o755)
+    return f"{folder}:/usr/bin:/bin"
+
+
+class Runs:
+    """Bootstrap twice, callers let in after a deploy, and destroyed, all against the same fake."""
+
+    def __init__(self, folder: Path) -> None:
+        environ = gcloud.install_fake(folder)
+        state = folder / "state"
+        self.first = self.remember(folder, BOOTSTRAP, environ)
+        self.made = {path.name for path in state.iterdir()}
+        self.second = self.remember(folder, BOOTSTRAP, environ)
+        self.kept = {path.name for path in state.iterdir()}
+        for name in SERVICES:
+            (state / f"run_services_esteira-{name}").touch()
+        (state / "run_jobs_esteira-training").touch()
+        self.third = self.remember(folder, [*BOOTSTRAP, "--after-deploy"], environ)
+        self.last = self.remember(folder, DESTROY, environ, "acme-ml\n")
+        self.left = {path.name for path in state.iterdir()}
+
+    def remember(self, folder: Path, arguments: list[str], environ: dict[str, str], text: str = "") -> list[list[str]]:
+        before = len(gcloud.recorded(folder))
+        done = call(arguments, environ, text)
+        assert done.returncode == 0, done.stdout[-500:] + done.stderr
+        return gcloud.recorded(folder)[before:]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("runs"))
+
+
+def creations(calls: list[list[str]]) -> list[str]:
+    identities = ["services", "identity", "create"]  # idempotent by itself
+    return [
+        shlex.join(call)
+        for call in calls
+        if any(word in ("create", "create-oidc") for word in call) and call[1:4] != identities
+    ]
+
+
+def beginning(arguments: list[str]) -> tuple[str, ...]:
+    """The words before the first flag: files lie elsewhere each time."""
+    return tuple(takewhile(lambda word: not word.startswith("--"), arguments))
+
+
+def form(command: str) -> tuple[str, ...]:
+    """What the linter can tell apart: the words up to the verb, how many follow, and the flags without values."""
+    words = shlex.split(command)
+    plain, flags = beginning(words), sorted(word.partition("=")[0] for word in words if word.startswith("--"))
+    verb = next((at for at, word in enumerate(plain) if word in VERBS), 3)
+    return (*plain[: verb + 1], str(len(plain)), *flags)
+
+
+def bindings(calls: list[list[str]]) -> set[tuple[str, str, str]]:
+    """Resource, member without its kind, and role."""
+    found = set()
+    for arguments in calls:
+        if "add-iam-policy-binding" in arguments:
+            flags = dict(word.partition("=")[::2] for word in arguments if word.startswith("--"))
+            resource = arguments[arguments.index("add-iam-policy-binding") + 1]
+            found.add((resource, flags["--member"].partition(":")[2], flags["--role"]))
+    return found
+
+
+def test_a_second_bootstrap_creates_nothing(runs: Runs) -> None:
+    assert len(creations(runs.first)) > 60
+    assert creations(runs.second) == []
+    assert runs.kept == runs.made
+
+
+def test_a_second_bootstrap_grants_the_same_again(runs: Runs) -> None:
+    assert bindings(runs.second) == bindings(runs.first)
+
+
+def test_destroying_leaves_the_identity_pool_alone(runs: Runs) -> None:
+    gone_with_their_instance = {name for name in runs.left if name.startswith(("sql_databases", "sql_users"))}
+    gone_with_what_held_it = {
+        name for name in runs.left if name.startswith(("storage_buckets_notifications", "secrets_versions"))
+    }
+    pools = {name for name in runs.left if name.startswith("iam_workload-identity-pools")}
+    assert runs.left == gone_with_their_instance | gone_with_what_held_it | pools
+
+
+def test_every_topic_and_subscription_of_the_declaration_is_made(runs: Runs) -> None:
+    topics = {*TOPICS, *map(dead_letter_topic, TOPICS)}
+    subscriptions = {*(s.name for s in SUBSCRIPTIONS), *map(dead_letter_topic, TOPICS)}
+    assert {f"pubsub_topics_{name}" for name in topics} <= runs.made
+    assert {f"pubsub_subscriptions_{name}" for name in subscriptions} <= runs.made
+
+
+def test_subscriptions_push_with_tokens_and_never_expire(runs: Runs) -> None:
+    place = Place(project="acme-ml", project_number="123456789012", region="europe-west1")
+    for subscription in SUBSCRIPTIONS:
+        (made,) = [c for c in runs.first if c[:4] == ["pubsub", "subscriptions", "create", subscription.name]]
+        base = place.endpoint(subscription.hearer)
+        assert {
+            f"--push-endpoint={base}{subscription.path}",
+            f"--push-auth-token-audience={base}",
+            "--push-auth-service-account=esteira-push@acme-ml.iam.gserviceaccount.com",
+            f"--ack-deadline={subscription.ack_deadline_s}",
+            f"--dead-letter-topic={dead_letter_topic(subscription.topic)}",
+            f"--max-delivery-attempts={subscription.max_attempts}",
+            "--expiration-period=never",
+        } <= set(made)
+
+
+def test_pubsubs_own_account_may_move_dead_letters(runs: Runs) -> None:
+    agent = "service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com"
+    wanted = {(dead_letter_topic(topic), agent, "roles/pubsub.publisher") for topic in TOPICS}
+    wanted |= {(s.name, agent, "roles/pubsub.subscriber") for s in SUBSCRIPTIONS}
+    wanted |= {("esteira-push@acme-ml.iam.gserviceaccount.com", agent, "roles/iam.serviceAccountTokenCreator")}
+    assert wanted <= bindings(runs.first)
+
+
+def test_who_publishes_is_who_says_it() -> None:
+    rows = [row for row in table_rows(read("docs/events.md")) if len(row) == 4 and ticked(row[0])]
+    said = {ticked(row[0])[0]: {name for name in row[2].split(", ") if name in SERVICES} for row in rows}
+    assert {topic: set(services) for topic, services in PUBLISHERS.items()} == {
+        t: who for t, who in said.items() if who
+    }
+
+
+def test_no_account_of_ours_has_a_basic_or_an_administrators_role(runs: Runs) -> None:
+    roles = {role for _, _, role in bindings(runs.first + runs.third)}
+    assert not {role for role in roles if role in ("roles/owner", "roles/editor") or "admin" in role.lower()}
+
+
+def test_every_right_is_documented(runs: Runs) -> None:
+    page = read("docs/google-cloud.md")
+    assert {role for _, _, role in bindings(runs.first + runs.third) if f"`{role}`" not in page} == set()
+
+
+def test_callers_are_let_in_after_the_first_deploy_only(runs: Runs) -> None:
+    push = "esteira-push@acme-ml.iam.gserviceaccount.com"
+    let_in = {(f"esteira-{name}", push, "roles/run.invoker") for name in SERVICES}
+    assert not let_in & bindings(runs.first)
+    assert let_in <= bindings(runs.third)
+
+
+def test_only_numbers_of_one_repository_and_one_branch_may_deploy(runs: Runs) -> None:
+    (made,) = [c for c in runs.first if "create-oidc" in c]
+    (condition,) = [word for word in made if word.startswith("--attribute-condition=")]
+    assert condition.partition("=")[2] == (
+        "assertion.repository_id == '11' && assertion.repository_owner_id == '22' && assertion.ref == 'refs/heads/main'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"), [(["--project", "X"], "--project"), (["--repository-id", "me/mine"], "--repository-id")]
+)
+def test_bootstrap_says_which_option_is_wrong(wrong: list[str], named: str, tmp_path: Path) -> None:
+    done = call([*BOOTSTRAP, *wrong, "--dry-run"], {"PATH": offline(tmp_path), "HOME": str(tmp_path)})
+    assert done.returncode == 2
+    assert named in done.stderr
+
+
+def test_destroying_needs_the_projects_name(tmp_path: Path) -> None:
+    environ = gcloud.install_fake(tmp_path)
+    done = call(DESTROY, environ, "yes\n")
+    assert done.returncode == 2
+    assert gcloud.recorded(tmp_path) == []
+
+
+def test_a_dry_run_calls_no_gcloud_and_prints_what_a_first_run_creates(runs: Runs, tmp_path: Path) -> None:
+    lines = printed(BOOTSTRAP, tmp_path)
+    assert {beginning(shlex.split(text)) for text in creations(runs.first)} <= {
+        beginning(shlex.split(x)[1:]) for x in lines
+    }
+
+
+@needs_gcloud
+def test_every_command_of_the_scripts_is_one_that_gcloud_has(runs: Runs, tmp_path: Path) -> None:
+    commands = {*printed(BOOTSTRAP, tmp_path), *printed(DESTROY, tmp_path)}
+    commands |= {shlex.join(["gcloud", *c]) for c in runs.first + runs.second + runs.third + runs.last}
+    forms = {form(text): text for text in commands}
+    assert len(forms) > 80
+    assert gcloud.lint(forms.values(), tmp_path) == {}
+
+
+@needs_gcloud
+def test_every_command_of_pages_and_workflows_is_one_that_gcloud_has(tmp_path: Path) -> None:
+    places = gcloud.in_pages() | gcloud.in_workflows()
+    assert places, "no page shows a command: they are looked for in the wrong place"
+    assert {places.get(text, text): (text, why) for text, why in gcloud.lint(places, tmp_path).items()} == {}
+
+
+@needs_gcloud
+def test_the_linter_finds_a_flag_that_there_is_not(tmp_path: Path) -> None:
+    wrong = "gcloud pubsub topics create one --projct=acme-ml"
+    assert list(gcloud.lint([wrong, "gcloud pubsub topics create two --project=acme-ml"], tmp_path)) == [wrong]
+
+
+def test_commands_are_found_whole_in_scripts() -> None:
+    script = 'x=$(gcloud auth print-identity-token --audiences="$URL")\n# gcloud no\n'
+    script += "gcloud run services list \\\n  --region=r | cat\n"
+    assert list(gcloud.commands_in(script)) == [
+        'gcloud auth print-identity-token --audiences="value"',
+        "gcloud run services list --region=r",
+    ]

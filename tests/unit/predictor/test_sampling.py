@@ -1,0 +1,80 @@
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from esteira.bucket import Bucket
+from esteira.events import Message, PredictionsServed, decode
+from predictor.app import create_app
+from predictor.prediction_log import PredictionLog
+from predictor.sampling import FIRST, Sampler
+from predictor.serving import Servings
+from releases import build_release, raw_rows
+
+
+def ids(count: int) -> list[UUID]:
+    return [uuid4() for _ in range(count)]
+
+
+def after_the_first(share: float) -> Sampler:
+    sampler = Sampler(share)
+    unlucky = UUID(int=2**32 - 1)
+    for _ in range(FIRST):
+        assert sampler.takes("v1", unlucky)
+    assert not sampler.takes("v1", unlucky)
+    return sampler
+
+
+def test_the_share_is_kept_once_the_first_are_taken() -> None:
+    sampler = after_the_first(0.2)
+    taken = sum(sampler.takes("v1", id_) for id_ in ids(20_000))
+    assert 3600 < taken < 4400
+
+
+def test_the_same_prediction_is_chosen_by_every_worker() -> None:
+    one, other = after_the_first(0.3), after_the_first(0.3)
+    assert all(one.takes("v1", id_) == other.takes("v1", id_) for id_ in ids(500))
+
+
+def test_each_release_has_its_own_first() -> None:
+    assert after_the_first(0.01).takes("v2", UUID(int=2**32 - 1))
+
+
+def test_a_share_of_nothing_takes_not_even_the_first() -> None:
+    assert not any(Sampler(0).takes("v1", id_) for id_ in [UUID(int=0), *ids(100)])
+
+
+def test_a_share_of_one_takes_all() -> None:
+    sampler = after_the_first(0.5)
+    assert sampler.takes("v1", UUID(int=0))
+    assert all(Sampler(1).takes("v1", id_) for id_ in [UUID(int=2**32 - 1), *ids(200)])
+
+
+class Mailbox:
+    """Takes messages as Pub/Sub does."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    def publish(self, message: Message) -> None:
+        self.messages.append(message)
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.0, 0), (1.0, 30)])
+def test_sampled_predictions_carry_the_row_that_the_client_sent(tmp_path: Path, share: float, kept: int) -> None:
+    built = build_release(tmp_path)
+    built.folder.rename(tmp_path / built.sha256)
+    servings = Servings(Bucket("none", "none", "http://127.0.0.1:1"), tmp_path, 60)
+    servings.serve("shop", built.pointer())
+    mailbox = Mailbox()
+    log = PredictionLog(mailbox, 60, sampler=Sampler(share))  # type: ignore[arg-type]
+    client = create_app(servings, log, mailbox, None).test_client()  # type: ignore[arg-type]
+    rows = raw_rows(30, seed=5)
+    assert client.post("/pipelines/shop/predict", json={"rows": rows}).status_code == 200
+    features = [{"price": 1.0, "huge": None, "town": "Rome", "size": 2.0}]
+    assert client.post("/pipelines/shop/predict", json={"features": features}).status_code == 200
+    log.flush()
+    found = [p for m in mailbox.messages for p in decode(PredictionsServed, m.data, m.attributes).predictions]
+    assert len(found) == 31
+    assert [p.row for p in found if p.row is not None] == rows[:kept]
+    assert found[-1].row is None

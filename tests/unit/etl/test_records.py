@@ -4,7 +4,7 @@ import csv
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from etl.records import Batch, Records
@@ -40,6 +40,7 @@ def test_whatever_a_csv_writer_wrote_is_read_back(rows: list[list[str]], size: i
     assert (found.rows, found.malformed) == (rows, [])
 
 
+@example([], [(13, b"\r\r\n", 0)], 1)
 @given(ROWS, st.lists(st.tuples(st.integers(0, 300), JUNK, st.integers(0, 3)), max_size=8), st.integers(1, 20))
 def test_every_line_of_a_damaged_file_is_in_exactly_one_record(
     rows: list[list[str]], damages: list[tuple[int, bytes, int]], size: int

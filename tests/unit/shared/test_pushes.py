@@ -115,7 +115,6 @@ def test_accepts_the_token_of_the_service_account(certificates):
         {"private": OTHER_PRIVATE},
         {"kid": "two"},
     ],
-    ids=str,
 )
 def test_refuses_a_token_that_is_wrong_in_one_thing(certificates, changes):
     with pytest.raises(Unauthenticated):

@@ -13,6 +13,7 @@ import msgspec
 
 MAX_RECORD_LINES = 100
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_BLANK = (b"", b"\r")
 _FIELD = r'(?:"(?:[^"]++|"")*+"|[^",\r\n]*+)'
 _RECORD = re.compile(rf"{_FIELD}(?:,{_FIELD})*+")
 
@@ -53,7 +54,7 @@ class Records:
 
     def count(self) -> int:
         """How many lines after the header are not blank."""
-        return sum(1 for line in self._lines[1:] if line.strip(b"\r"))
+        return sum(1 for line in self._lines[1:] if line not in _BLANK)
 
     def raw(self, line: int) -> bytes:
         """The bytes of the record that begins on `line`, without its line end."""
@@ -74,7 +75,7 @@ class Records:
     def _take(self, index: int, width: int, batch: Batch) -> int:
         """Adds the record at `index` to the batch; returns how many lines it has."""
         line, span = self._lines[index], 1
-        if line in (b"", b"\r"):
+        if line in _BLANK:
             return span
         try:
             if b'"' in line:

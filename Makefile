@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 MEMBERS := shared services/etl services/trainer services/predictor services/monitor cli
 INSTALLED := $(VENV)/.installed
 ARGS ?=
+WORKERS ?= 2
 
 .PHONY: help install demo test check format bench lock clean
 
@@ -20,8 +21,8 @@ install: $(INSTALLED) ## Make .venv with everything, hash-checked
 demo: $(INSTALLED) ## Run the whole loop on a year of real flights (ARGS="--exit --months 4-6")
 	$(BIN)/esteira demo $(ARGS)
 
-test: $(INSTALLED) ## Run all tests (ARGS="-k drift")
-	$(BIN)/python -m pytest $(ARGS)
+test: $(INSTALLED) ## Run all tests, two files at a time (ARGS="-k drift", WORKERS=0 for one after another)
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(INSTALLED) ## Format, lint, types, import contracts, each member installed alone
 	$(BIN)/ruff format --check .

@@ -35,7 +35,7 @@ FILE_IN_MEMORY = 30
 def gunicorn_of(service: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     for name, value in load(service).environ.items():
         monkeypatch.setenv(name, value)
-    return runpy.run_module("esteira.gunicorn")
+    return runpy.run_path(str(ROOT / "shared/src/esteira/gunicorn.py"))
 
 
 def settings_of(name: str) -> type[msgspec.Struct]:

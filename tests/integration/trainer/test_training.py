@@ -94,8 +94,7 @@ def test_first_dataset_becomes_the_champion(
     trainer.on_dataset_prepared(prepared(versions.add()), delivery())
     (run,) = finished(trainer)
     assert (run["status"], run["verdict"]) == ("promoted", "passed every gate")
-    found = bucket.read_versioned(pointer_path(PIPELINE))
-    assert found is not None
+    found = eventually(lambda: bucket.read_versioned(pointer_path(PIPELINE)))  # written after the ledger
     pointer = msgspec.json.decode(found[0], type=Pointer)
     runtime = ReleaseRuntime(fetch_release(bucket, pointer.path, pointer.sha256, tmp_path / "served"), pointer.sha256)
     assert len(runtime.release.example) == 5

@@ -36,6 +36,10 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     """host:port of a Pub/Sub emulator; read by the client of Pub/Sub too."""
     storage_emulator_host: str | None = None
     """Address of a Cloud Storage emulator; read by the client of Cloud Storage too."""
+    k_revision: str = ""
+    """The revision of the Cloud Run service that this is; set by Cloud Run."""
+    code_version: str = ""
+    """The commit of this code; the image brings it."""
     push_authentication: Literal["oidc", "none"] = "oidc"
     """Whether pushes must carry a token: `none` is for emulators that sign nothing."""
     push_audience: str | None = None

@@ -32,6 +32,7 @@ from esteira.exceptions import (
 )
 from esteira.logs import bind_context, is_traceparent, new_trace
 from esteira.pushes import Delivery, PushVerifier, parse_push
+from esteira.settings import ServiceSettings
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +78,15 @@ def create_base_app(service: str, verifier: PushVerifier | None, ready: Callable
     app.register_error_handler(EsteiraError, _refuse)
     app.register_error_handler(HTTPException, _refuse_http)
     app.register_error_handler(Exception, _fail)
-    app.add_url_rule("/health/live", "live", lambda: json_response({"status": "live"}))
+    app.add_url_rule("/health/live", "live", _live)
     app.add_url_rule("/health/ready", "ready", lambda: _ready(ready))
+    return app
+
+
+def name_build(app: Flask, settings: ServiceSettings) -> Flask:
+    """Lets `/health/live` say which revision and which commit answer; gives the app back."""
+    app.config["REVISION"] = settings.k_revision or None
+    app.config["CODE_VERSION"] = settings.code_version or None
     return app
 
 
@@ -206,6 +214,11 @@ def _problem(message: str) -> Problem:
     if match is None:
         return Problem("", message)
     return Problem((match["path"] or "").lstrip("."), match["what"])
+
+
+def _live() -> Response:
+    build = {"revision": current_app.config.get("REVISION"), "code_version": current_app.config.get("CODE_VERSION")}
+    return json_response({"status": "live", **build})
 
 
 def _ready(ready: Callable[[], None] | None) -> Response:

@@ -14,6 +14,7 @@ from esteira.outbox import Relay
 from esteira.publisher import Publisher
 from esteira.pushes import make_verifier
 from esteira.settings import read_settings
+from esteira.web import name_build
 from etl.app import create_app
 from etl.attempt import Attempts
 from etl.handlers import Handlers
@@ -46,4 +47,4 @@ def _assemble(settings: EtlSettings) -> Flask:
     relay = Relay(engine, Publisher(settings.google_cloud_project))
     handlers = Handlers(engine, bucket, Ingestor(engine, attempts, settings.lease_seconds), relay, workbenches)
     logger.info("service ready", extra={"pipelines": sorted(workbenches)})
-    return create_app(handlers, make_verifier(settings))
+    return name_build(create_app(handlers, make_verifier(settings)), settings)

@@ -11,6 +11,7 @@ from esteira.pipeline import load_pipelines
 from esteira.publisher import Publisher
 from esteira.pushes import make_verifier
 from esteira.settings import read_settings
+from esteira.web import name_build
 from monitor.app import Adapters, create_app
 from monitor.settings import MonitorSettings
 
@@ -25,4 +26,4 @@ def create() -> Flask:
         publisher=Publisher(settings.google_cloud_project),
         mlflow_tracking_uri=settings.mlflow_tracking_uri,
     )
-    return create_app(adapters, load_pipelines(settings.pipelines_dir), make_verifier(settings))
+    return name_build(create_app(adapters, load_pipelines(settings.pipelines_dir), make_verifier(settings)), settings)

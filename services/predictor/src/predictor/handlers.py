@@ -295,6 +295,7 @@ def describe(servings: Servings, log: PredictionLog, name: str) -> dict[str, Any
         "event_time": release.event_time,
         "columns": release.columns,
         "features": [{"name": feature.name, "kind": feature.kind} for feature in release.features],
+        "example": {"rows": release.example, "scores": release.example_scores},
         "challenger": _describe_challenger(servings, serving),
         "refused": servings.refusals().get(name),
         "log": {"published": log.published, "pending": log.pending, "lost": log.lost},

@@ -12,6 +12,7 @@ from esteira.logs import configure_logging
 from esteira.publisher import Publisher
 from esteira.pushes import make_verifier
 from esteira.settings import read_settings
+from esteira.web import name_build
 from predictor.app import create_app
 from predictor.prediction_log import PredictionLog
 from predictor.sampling import Sampler
@@ -30,4 +31,4 @@ def create() -> Flask:
     servings.start()
     log.start()
     atexit.register(log.close)
-    return create_app(servings, log, publisher, make_verifier(settings))
+    return name_build(create_app(servings, log, publisher, make_verifier(settings)), settings)

@@ -18,6 +18,7 @@ from esteira.pipeline import load_pipelines
 from esteira.publisher import Publisher
 from esteira.pushes import make_verifier
 from esteira.settings import DatabaseSettings, read_settings
+from esteira.web import name_build
 from trainer.app import create_app
 from trainer.dispatch import GITHUB_API_URL, Dispatcher
 from trainer.handlers import Trainer
@@ -70,7 +71,8 @@ def create() -> Flask:
     """Makes the app of one worker process."""
     settings = read_settings(Settings, os.environ)
     configure_logging("trainer", settings.log_level, settings.google_cloud_project)
-    return create_app(make_trainer(settings), make_verifier(settings), _operators(settings))
+    app = create_app(make_trainer(settings), make_verifier(settings), _operators(settings))
+    return name_build(app, settings)
 
 
 def _operators(settings: Settings) -> frozenset[str]:

@@ -29,6 +29,13 @@ check: $(INSTALLED) ## Format, lint, types, import contracts, each member instal
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(addsuffix /src,$(MEMBERS))
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/zizmor --offline --quiet --no-progress .github
+	$(BIN)/yamllint --strict .github docker-compose.yml infra services
+	$(BIN)/shellcheck .ci/run infra/*.sh
+	$(BIN)/hadolint --failure-threshold=warning services/*/Dockerfile infra/mlflow/Dockerfile
 	$(BIN)/python tests/members.py
 
 format: $(INSTALLED) ## Format the code and mend what the linter can

@@ -91,7 +91,7 @@ enable_apis() {
 make_accounts() {
   say "Service accounts, without any right so far"
   local name
-  for name in "${RUNTIMES[@]}" push deploy; do
+  for name in "${RUNTIMES[@]}" push deploy validate; do
     there gcloud iam service-accounts describe "$(account "$name")" "${HERE[@]}" ||
       run gcloud iam service-accounts create "esteira-$name" --display-name="Esteira $name" "${HERE[@]}"
   done
@@ -141,12 +141,12 @@ make_bucket() {
   run gcloud storage buckets update "$BUCKET" --uniform-bucket-level-access --public-access-prevention "${HERE[@]}"
   told=$(ask '' gcloud storage buckets notifications list "$BUCKET" --format=json "${HERE[@]}")
   [[ $told == *topics/raw-data-uploaded* ]] ||
-    run gcloud storage buckets notifications create "$BUCKET" --topic="projects/$PROJECT/topics/raw-data-uploaded" \
+    persist run gcloud storage buckets notifications create "$BUCKET" --topic="projects/$PROJECT/topics/raw-data-uploaded" \
       --event-types=OBJECT_FINALIZE --object-prefix=raw/ --payload-format=json --skip-topic-setup "${HERE[@]}"
   for name in etl trainer monitor; do
     grant gcloud storage buckets add-iam-policy-binding "$BUCKET" -- "$(account "$name")" roles/storage.objectUser
   done
-  for name in predictor mlflow deploy; do
+  for name in predictor mlflow deploy validate; do
     grant gcloud storage buckets add-iam-policy-binding "$BUCKET" -- "$(account "$name")" roles/storage.objectViewer
   done
 }
@@ -181,6 +181,8 @@ make_database() {
 
 make_schedule() {
   say "Scheduler: every minute each service takes up what was left undone"
+  # An agent that was made on request has no rights of its own accord, and makes the tokens of what Scheduler calls.
+  grant_project "service-$PROJECT_NUMBER@gcp-sa-cloudscheduler.iam.gserviceaccount.com" roles/cloudscheduler.serviceAgent
   local name job
   local -A seconds=([etl]=900 [trainer]=300 [monitor]=600)
   for name in etl trainer monitor; do
@@ -207,22 +209,27 @@ make_secret() {
 }
 
 make_federation() {
-  say "Workload Identity Federation: workflows of one branch of one repository are the account esteira-deploy"
+  say "Workload Identity Federation: one branch's workflows are esteira-deploy, all of the repository's esteira-validate"
   local pool=(--workload-identity-pool=esteira --location=global) provider name
   there gcloud iam workload-identity-pools describe esteira --location=global "${HERE[@]}" ||
     run gcloud iam workload-identity-pools create esteira --location=global --display-name=Esteira "${HERE[@]}"
   provider=(github "${pool[@]}" --issuer-uri=https://token.actions.githubusercontent.com
-    --attribute-mapping='google.subject=assertion.sub,attribute.repository_id=assertion.repository_id'
-    --attribute-condition="assertion.repository_id == '$REPOSITORY_ID' && assertion.repository_owner_id == '$OWNER_ID' && assertion.ref == 'refs/heads/$BRANCH'"
+    --attribute-mapping='google.subject=assertion.sub,attribute.repository_id=assertion.repository_id,attribute.branch=assertion.repository_id+":"+assertion.ref'
+    --attribute-condition="assertion.repository_id == '$REPOSITORY_ID' && assertion.repository_owner_id == '$OWNER_ID'"
     "${HERE[@]}")
   if there gcloud iam workload-identity-pools providers describe github "${pool[@]}" "${HERE[@]}"; then
     run gcloud iam workload-identity-pools providers update-oidc "${provider[@]}"
   else
     run gcloud iam workload-identity-pools providers create-oidc "${provider[@]}"
   fi
-  run gcloud iam service-accounts add-iam-policy-binding "$(account deploy)" --role=roles/iam.workloadIdentityUser \
-    --member="principalSet://iam.googleapis.com/projects/$PROJECT_NUMBER/locations/global/workloadIdentityPools/esteira/attribute.repository_id/$REPOSITORY_ID" \
-    "${HERE[@]}" --format=none
+  local members=principalSet://iam.googleapis.com/projects/$PROJECT_NUMBER/locations/global/workloadIdentityPools/esteira
+  persist run gcloud iam service-accounts add-iam-policy-binding "$(account deploy)" --role=roles/iam.workloadIdentityUser \
+    --member="$members/attribute.branch/$REPOSITORY_ID:refs/heads/$BRANCH" "${HERE[@]}" --format=none
+  persist run gcloud iam service-accounts add-iam-policy-binding "$(account validate)" --role=roles/iam.workloadIdentityUser \
+    --member="$members/attribute.repository_id/$REPOSITORY_ID" "${HERE[@]}" --format=none
+  # ID tokens for smoke tests and for the trainer's operator routes.
+  grant gcloud iam service-accounts add-iam-policy-binding "$(account deploy)" \
+    -- "$(account deploy)" roles/iam.serviceAccountOpenIdTokenCreator
   grant_project "$(account deploy)" roles/run.developer
   for name in "${RUNTIMES[@]}"; do
     grant gcloud iam service-accounts add-iam-policy-binding "$(account "$name")" \
@@ -256,7 +263,7 @@ make_monitoring() {
     if [[ -n $found ]]; then
       run gcloud alpha monitoring policies update "$found" --policy-from-file="$file" "${changed[@]}" "${HERE[@]}"
     else
-      run gcloud alpha monitoring policies create --policy-from-file="$file" "${told[@]}" "${HERE[@]}"
+      persist run gcloud alpha monitoring policies create --policy-from-file="$file" "${told[@]}" "${HERE[@]}"
     fi
   done
   file=$(render "$ROOT/infra/monitoring/dashboard.json")
@@ -315,12 +322,14 @@ make_database
 make_schedule
 make_secret
 make_federation
-make_monitoring
 grant_deployed
+make_monitoring
 say "Variables for GitHub Actions"
 cat <<TEXT
 GCP_PROJECT=$PROJECT
+GCP_PROJECT_NUMBER=$PROJECT_NUMBER
 GCP_REGION=$REGION
 GCP_WORKLOAD_IDENTITY_PROVIDER=projects/$PROJECT_NUMBER/locations/global/workloadIdentityPools/esteira/providers/github
 GCP_DEPLOY_SERVICE_ACCOUNT=$(account deploy)
+GCP_VALIDATE_SERVICE_ACCOUNT=$(account validate)
 TEXT

@@ -86,6 +86,11 @@ fi
 remove gcloud artifacts repositories -- esteira --location="$REGION"
 remove gcloud secrets -- esteira-github-token
 
+say "Accounts"
+for name in etl trainer predictor monitor mlflow push deploy validate; do
+  remove gcloud iam service-accounts -- "esteira-$name@$PROJECT.iam.gserviceaccount.com"
+done
+
 say "Network"
 for name in run.app. '*.run.app.'; do
   remove gcloud dns record-sets -- "$name" --type=A --zone=esteira-run-app
@@ -93,8 +98,3 @@ done
 remove gcloud dns managed-zones -- esteira-run-app
 remove gcloud compute networks subnets -- esteira --region="$REGION"
 remove gcloud compute networks -- esteira
-
-say "Accounts"
-for name in etl trainer predictor monitor mlflow push deploy; do
-  remove gcloud iam service-accounts -- "esteira-$name@$PROJECT.iam.gserviceaccount.com"
-done

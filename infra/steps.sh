@@ -20,12 +20,13 @@ run() {
   [[ $DRY_RUN == yes ]] || "$@"
 }
 
-# A new service account takes a while to be known everywhere: what names it is tried again for a minute.
+# A new service account or right takes minutes to be known everywhere, a new log-based metric up to ten, says the API that
+# refuses an alert on it: what names one is tried again for a quarter of an hour. A mistake takes as long to be told.
 persist() {
   local attempt
-  for attempt in 1 2 3 4 5 6; do
+  for attempt in {1..45}; do
     "$@" && return
-    [[ $attempt == 6 ]] || sleep "${RETRY_SECONDS:-10}"
+    [[ $attempt == 45 ]] || sleep "${RETRY_SECONDS:-20}"
   done
   return 1
 }

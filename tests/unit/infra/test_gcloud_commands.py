@@ -200,12 +200,38 @@ def test_callers_are_let_in_after_the_first_deploy_only(runs: Runs) -> None:
     assert let_in <= bindings(runs.third)
 
 
-def test_only_numbers_of_one_repository_and_one_branch_may_deploy(runs: Runs) -> None:
+def test_only_one_branch_of_one_repository_may_deploy_and_its_other_workflows_only_read(runs: Runs) -> None:
     (made,) = [c for c in runs.first if "create-oidc" in c]
     (condition,) = [word for word in made if word.startswith("--attribute-condition=")]
-    assert condition.partition("=")[2] == (
-        "assertion.repository_id == '11' && assertion.repository_owner_id == '22' && assertion.ref == 'refs/heads/main'"
-    )
+    assert condition.partition("=")[2] == "assertion.repository_id == '11' && assertion.repository_owner_id == '22'"
+    pool = "principalSet://iam.googleapis.com/projects/123456789012/locations/global/workloadIdentityPools/esteira"
+    assert {(account.partition("@")[0], member) for _, account, member in _bound(runs)} == {
+        ("esteira-deploy", f"{pool}/attribute.branch/11:refs/heads/main"),
+        ("esteira-validate", f"{pool}/attribute.repository_id/11"),
+    }
+
+
+def _bound(runs: Runs) -> set[tuple[str, str, str]]:
+    """Role, account and member of who may be which account."""
+    role = "roles/iam.workloadIdentityUser"
+    calls = [call for call in runs.first if f"--role={role}" in call]
+    member = "--member="
+    return {
+        (role, next(w for w in call if "@" in w and not w.startswith("--")), word.removeprefix(member))
+        for call in calls
+        for word in call
+        if word.startswith(member)
+    }
+
+
+def test_the_validating_account_reads_and_does_nothing_else(runs: Runs) -> None:
+    account = "esteira-validate@acme-ml.iam.gserviceaccount.com"
+    assert {role for _, member, role in bindings(runs.first) if member == account} == {"roles/storage.objectViewer"}
+
+
+def test_schedulers_agent_may_make_tokens(runs: Runs) -> None:
+    agent = "service-123456789012@gcp-sa-cloudscheduler.iam.gserviceaccount.com"
+    assert ("acme-ml", agent, "roles/cloudscheduler.serviceAgent") in bindings(runs.first)
 
 
 @pytest.mark.parametrize(

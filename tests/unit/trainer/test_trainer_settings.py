@@ -1,8 +1,9 @@
 import pytest
 
+from esteira.database import make_engine
 from esteira.exceptions import SettingsInvalid
 from esteira.settings import read_settings
-from trainer.main import Settings
+from trainer.main import NO_TOKEN, Settings, make_dispatcher
 
 ENVIRON = {
     "GOOGLE_CLOUD_PROJECT": "acme",
@@ -34,3 +35,10 @@ def test_jobs_on_this_machine_need_no_name() -> None:
 def test_what_is_wrong_with_pushes_is_still_found() -> None:
     with pytest.raises(SettingsInvalid, match="PUSH_AUDIENCE"):
         read_settings(Settings, {**ENVIRON, "PUSH_AUTHENTICATION": "oidc"})
+
+
+@pytest.mark.parametrize(("token", "told"), [("", False), (NO_TOKEN, False), ("ghp_1", True)])
+def test_github_is_told_once_a_person_gave_a_token(token: str, told: bool) -> None:
+    settings = read_settings(Settings, {**ENVIRON, "GITHUB_REPOSITORY": "acme/ml", "GITHUB_TOKEN": token})
+    dispatcher = make_dispatcher(settings, make_engine("postgresql+psycopg://u@h/d"))
+    assert (dispatcher is not None) is told

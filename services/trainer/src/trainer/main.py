@@ -29,6 +29,9 @@ from trainer.tracking import Tracking
 JOB_FORM = "projects/<project>/locations/<region>/jobs/<name>"
 _JOB = re.compile(re.sub("<[a-z]+>", "[^/]+", JOB_FORM))
 
+NO_TOKEN = "no-token"  # noqa: S105
+"""What `infra/bootstrap.sh` puts into the secret, which has to have a value."""
+
 
 class Settings(DatabaseSettings, frozen=True, kw_only=True):
     """What the trainer's service is told by its environment."""
@@ -96,8 +99,8 @@ def make_trainer(settings: Settings, launcher: Launcher | None = None) -> Traine
 
 
 def make_dispatcher(settings: Settings, engine: Engine) -> Dispatcher | None:
-    """Says whether GitHub is told of approved releases."""
-    if not settings.github_repository or not settings.github_token:
+    """Says whether GitHub is told of approved releases: not before a person gave a token."""
+    if not settings.github_repository or settings.github_token in ("", None, NO_TOKEN):
         return None
     return Dispatcher(engine, settings.github_repository, settings.github_token, settings.github_api_url)
 

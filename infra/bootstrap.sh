@@ -106,7 +106,7 @@ make_registry() {
 }
 
 make_network() {
-  say "Network: the only way in to MLflow; *.run.app resolves to private.googleapis.com within it"
+  say "Network: the way in to MLflow; *.run.app resolves to private.googleapis.com within it"
   local name
   there gcloud compute networks describe esteira "${HERE[@]}" ||
     run gcloud compute networks create esteira --subnet-mode=custom "${HERE[@]}"

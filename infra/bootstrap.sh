@@ -18,7 +18,7 @@ Usage: infra/bootstrap.sh --project ID --region REGION --repository-id N --repos
   --tier            machine type of the Cloud SQL instance
   --project-number  asked for if not given
   --after-deploy    only let callers in to the services and jobs that a first deploy has made
-  --dry-run         print the commands for an empty project; needs neither network nor login
+  --dry-run         print the commands for an empty project, or with --after-deploy for a deployed one; needs no login
 TEXT
 }
 
@@ -71,7 +71,12 @@ grant_project() {
   persist run gcloud projects add-iam-policy-binding "$PROJECT" --member="serviceAccount:$1" --role="$2" --condition=None --format=none
 }
 
-render() { # render FILE: gives the path of its copy with placeholders filled in
+# render FILE: the path of its copy with placeholders filled in, or in a dry run, which leaves no copies, its own path.
+render() {
+  if [[ $DRY_RUN == yes ]]; then
+    printf '%s' "${1#"$ROOT/"}"
+    return
+  fi
   # shellcheck disable=SC2016
   sed -e 's/${PROJECT}/'"$PROJECT"'/g' -e 's/${PROJECT_NUMBER}/'"$PROJECT_NUMBER"'/g' "$1" >"$WORK/${1##*/}"
   printf '%s' "$WORK/${1##*/}"
@@ -143,12 +148,25 @@ make_bucket() {
   [[ $told == *topics/raw-data-uploaded* ]] ||
     persist run gcloud storage buckets notifications create "$BUCKET" --topic="projects/$PROJECT/topics/raw-data-uploaded" \
       --event-types=OBJECT_FINALIZE --object-prefix=raw/ --payload-format=json --skip-topic-setup "${HERE[@]}"
-  for name in etl trainer monitor; do
-    grant gcloud storage buckets add-iam-policy-binding "$BUCKET" -- "$(account "$name")" roles/storage.objectUser
+  for name in "${RUNTIMES[@]}" deploy validate; do
+    grant_bucket "$(account "$name")" roles/storage.objectViewer
   done
-  for name in predictor mlflow deploy validate; do
-    grant gcloud storage buckets add-iam-policy-binding "$BUCKET" -- "$(account "$name")" roles/storage.objectViewer
-  done
+  grant_bucket "$(account etl)" roles/storage.objectUser datasets quarantine
+  grant_bucket "$(account trainer)" roles/storage.objectUser releases serving mlflow
+  grant_bucket "$(account monitor)" roles/storage.objectUser serving samples
+}
+
+# grant_bucket ACCOUNT ROLE [FOLDER…]: on the whole bucket, or on what lies below the folders.
+grant_bucket() {
+  local account=$1 role=$2 condition=None folder expression=
+  shift 2
+  if [[ $# -gt 0 ]]; then
+    for folder in "$@"; do
+      expression+="${expression:+ || }resource.name.startsWith(\"projects/_/buckets/${BUCKET#gs://}/objects/$folder/\")"
+    done
+    condition="expression=$expression,title=below $*"
+  fi
+  grant gcloud storage buckets add-iam-policy-binding "$BUCKET" --condition="$condition" -- "$account" "$role"
 }
 
 make_database() {
@@ -172,10 +190,10 @@ make_database() {
   say "Rights within the databases; they are read from the bucket"
   reader=$(ask instance@example.iam.gserviceaccount.com gcloud sql instances describe esteira \
     --format='value(serviceAccountEmailAddress)' "${HERE[@]}")
-  grant gcloud storage buckets add-iam-policy-binding "$BUCKET" -- "$reader" roles/storage.objectViewer
+  grant_bucket "$reader" roles/storage.objectViewer bootstrap
   for name in esteira mlflow; do
     run gcloud storage cp "$(render "$ROOT/infra/cloud-sql/$name.sql")" "$BUCKET/bootstrap/$name.sql" "${HERE[@]}"
-    run gcloud sql import sql esteira "$BUCKET/bootstrap/$name.sql" --database="$name" --user=postgres "${HERE[@]}" --quiet
+    persist run gcloud sql import sql esteira "$BUCKET/bootstrap/$name.sql" --database="$name" --user=postgres "${HERE[@]}" --quiet
   done
 }
 
@@ -239,8 +257,7 @@ make_federation() {
 
 make_monitoring() {
   say "Log-based metrics, alerts and the dashboard of infra/monitoring"
-  local file name found etag
-  local -a told=() changed=()
+  local file name found etag channel=
   for file in "$ROOT"/infra/monitoring/metrics/*.json; do
     name=$(basename "$file" .json)
     if there gcloud logging metrics describe "$name" "${HERE[@]}"; then
@@ -250,20 +267,20 @@ make_monitoring() {
     fi
   done
   if [[ -n $EMAIL ]]; then
-    found=$(find_channel)
-    [[ -n $found ]] || run gcloud beta monitoring channels create --display-name='Esteira alerts' --type=email \
+    channel=$(find_channel)
+    [[ -n $channel ]] || run gcloud beta monitoring channels create --display-name='Esteira alerts' --type=email \
       --channel-labels="email_address=$EMAIL" "${HERE[@]}"
-    found=$(find_channel)
-    found=${found:-projects/$PROJECT/notificationChannels/0}
-    told=(--notification-channels="$found") changed=(--set-notification-channels="$found")
+    channel=$(find_channel)
+    channel=${channel:-projects/$PROJECT/notificationChannels/0}
   fi
   for file in "$ROOT"/infra/monitoring/alerts/*.json; do
     name=$(sed -n 's/^  "displayName": "\(.*\)",$/\1/p' "$file")
     found=$(ask '' gcloud alpha monitoring policies list --filter="displayName=\"$name\"" --format='value(name)' "${HERE[@]}")
     if [[ -n $found ]]; then
-      run gcloud alpha monitoring policies update "$found" --policy-from-file="$file" "${changed[@]}" "${HERE[@]}"
+      update_policy "$found" "$file" "$channel"
     else
-      persist run gcloud alpha monitoring policies create --policy-from-file="$file" "${told[@]}" "${HERE[@]}"
+      persist run gcloud alpha monitoring policies create --policy-from-file="$file" \
+        ${channel:+--notification-channels="$channel"} "${HERE[@]}"
     fi
   done
   file=$(render "$ROOT/infra/monitoring/dashboard.json")
@@ -277,7 +294,20 @@ make_monitoring() {
 }
 
 find_channel() {
-  ask '' gcloud beta monitoring channels list --filter="displayName=\"Esteira alerts\"" --format='value(name)' "${HERE[@]}"
+  ask '' gcloud beta monitoring channels list --limit=1 --format='value(name)' "${HERE[@]}" \
+    --filter="displayName=\"Esteira alerts\" AND labels.email_address=\"$EMAIL\""
+}
+
+# update_policy NAME FILE CHANNEL: a file takes the place of the whole policy, so that what people set is handed on:
+# whether it is enabled, and the channels, to which ours is added.
+update_policy() {
+  local channels enabled
+  channels=$(gcloud alpha monitoring policies describe "$1" --format='value(notificationChannels.list())' "${HERE[@]}")
+  [[ -z $3 || ,$channels, == *",$3,"* ]] || channels=${channels:+$channels,}$3
+  enabled=$(gcloud alpha monitoring policies describe "$1" --format='value(enabled)' "${HERE[@]}")
+  if [[ $enabled == False ]]; then enabled=--no-enabled; else enabled=--enabled; fi
+  run gcloud alpha monitoring policies update "$1" --policy-from-file="$2" "$enabled" \
+    ${channels:+--set-notification-channels="$channels"} "${HERE[@]}"
 }
 
 # A right on a service or a job needs the service or job: until its first deploy, pushes are refused and kept by Pub/Sub.
@@ -285,14 +315,21 @@ grant_deployed() {
   say "Who may call which service and start which job"
   local name missing=()
   for name in "${SERVICES[@]}"; do
-    if [[ $DRY_RUN == yes ]] || there gcloud run services describe "esteira-$name" --region="$REGION" "${HERE[@]}"; then
+    if [[ $AFTER_DEPLOY$DRY_RUN == yesyes ]] || there gcloud run services describe "esteira-$name" --region="$REGION" "${HERE[@]}"; then
       grant gcloud run services add-iam-policy-binding "esteira-$name" --region="$REGION" -- "$(account push)" roles/run.invoker
       grant gcloud run services add-iam-policy-binding "esteira-$name" --region="$REGION" -- "$(account deploy)" roles/run.invoker
     else
       missing+=("esteira-$name")
     fi
   done
-  if [[ $DRY_RUN == yes ]] || there gcloud run jobs describe esteira-training --region="$REGION" "${HERE[@]}"; then
+  if [[ $AFTER_DEPLOY$DRY_RUN == yesyes ]] || there gcloud run services describe esteira-mlflow --region="$REGION" "${HERE[@]}"; then
+    for name in trainer monitor; do
+      grant gcloud run services add-iam-policy-binding esteira-mlflow --region="$REGION" -- "$(account "$name")" roles/run.invoker
+    done
+  else
+    missing+=(esteira-mlflow)
+  fi
+  if [[ $AFTER_DEPLOY$DRY_RUN == yesyes ]] || there gcloud run jobs describe esteira-training --region="$REGION" "${HERE[@]}"; then
     grant gcloud run jobs add-iam-policy-binding esteira-training --region="$REGION" \
       -- "$(account trainer)" roles/run.jobsExecutorWithOverrides
   else

@@ -68,9 +68,10 @@ for file in "$ROOT"/infra/monitoring/alerts/*.json; do
     --filter="displayName=\"$name\"" --format='value(name)' "${HERE[@]}")
   [[ -z $found ]] || run gcloud alpha monitoring policies delete "$found" "${HERE[@]}" --quiet
 done
-found=$(ask "projects/$PROJECT/notificationChannels/0" gcloud beta monitoring channels list \
-  --filter="displayName=\"Esteira alerts\"" --format='value(name)' "${HERE[@]}")
-[[ -z $found ]] || run gcloud beta monitoring channels delete "$found" "${HERE[@]}" --quiet
+for found in $(ask "projects/$PROJECT/notificationChannels/0" gcloud beta monitoring channels list \
+  --filter='displayName="Esteira alerts"' --format='value(name)' "${HERE[@]}"); do
+  run gcloud beta monitoring channels delete "$found" "${HERE[@]}" --quiet
+done
 for file in "$ROOT"/infra/monitoring/metrics/*.json; do
   remove gcloud logging metrics -- "$(basename "$file" .json)"
 done

@@ -64,12 +64,12 @@ run_steps() {
     eval "told=($exists) made=($create) changed=($update)" # quoted by Python's shlex
     if [[ ${#told[@]} -gt 0 ]] && ! there "${told[@]}"; then
       if [[ ${#made[@]} -gt 0 ]]; then
-        run "${made[@]}" </dev/null
+        persist run "${made[@]}" </dev/null
       elif [[ $DRY_RUN == yes ]]; then
         run "${changed[@]}" </dev/null
       fi
     elif [[ ${#changed[@]} -gt 0 ]]; then
-      run "${changed[@]}" </dev/null
+      persist run "${changed[@]}" </dev/null
     fi
   done
 }

@@ -1,4 +1,4 @@
-# ruff: noqa: PTH107, PTH110, PTH118, PTH119, PTH123, PTH208  (pathlib takes longer to import than all else here)
+# ruff: noqa: PTH107, PTH110, PTH118, PTH123, PTH208  (pathlib takes longer to import than all else here)
 """Stands in for gcloud at the boundary: remembers each resource as a file, and each call as a line of a log.
 
 It knows verbs, not products: `create` makes what does not exist and fails otherwise, as the real one does; `describe`,
@@ -16,15 +16,16 @@ STATE = os.environ.get("FAKE_GCLOUD_STATE", "")
 
 
 def path_of(group: list[str], names: list[str], flags: dict[str, str]) -> str:
-    name = names[0] if names else flags["--display-name"] if "--display-name" in flags else written_name(flags)
+    name = names[0] if names else flags.get("--display-name") or written_name(flags)
     scope = [
         flags[flag]
         for flag in SCOPES
         if flag in flags and group[-1] in ("databases", "users", "record-sets", "providers")
     ]
-    return os.path.join(
-        STATE, "_".join([*group, *scope, name.split("/")[-1].split("@")[0]]).replace("/", "-").replace("*", "any")
-    )
+    if "--channel-labels" in flags:  # more than one may have the same display name
+        name += flags["--channel-labels"].replace("@", "-at-")
+    words = "_".join([*group, *scope, name.split("/")[-1].split("@")[0]])
+    return os.path.join(STATE, words.replace("/", "-").replace(" ", "-").replace("*", "any"))
 
 
 def written_name(flags: dict[str, str]) -> str:
@@ -63,23 +64,44 @@ def act(verb: str, group: list[str], names: list[str], flags: dict[str, str]) ->
     if there == verb.startswith("create"):
         print(f"ERROR: {path} {'already exists' if there else 'not found'}", file=sys.stderr)
         return 1
-    if verb.startswith("create"):
-        with open(path, "w") as stream:
-            stream.write(flags.get("--topic", names[0] if names else os.path.basename(path)))
+    if verb in ("create", "create-oidc", "update"):
+        if (text := content(verb, names, flags)) is not None:
+            with open(path, "w") as stream:
+                stream.write(text)
     elif verb in ("delete", "rm"):
         os.remove(path)
     elif verb == "describe":
-        print("42")
+        tell(path, flags.get("--format", ""))
     return 0
+
+
+def content(verb: str, names: list[str], flags: dict[str, str]) -> str | None:
+    """What is kept of a resource; of a policy, line by line, whether it is enabled and its channels."""
+    if "--policy-from-file" in flags:
+        channels = flags.get("--notification-channels", flags.get("--set-notification-channels", ""))
+        return f"{'--no-enabled' not in flags}\n{channels}"
+    if verb == "update":
+        return None
+    return flags.get("--topic") or flags.get("--channel-labels") or (names or [""])[0]
+
+
+def tell(path: str, form: str) -> None:
+    if form not in ("value(enabled)", "value(notificationChannels.list())"):
+        print("42")
+        return
+    with open(path) as stream:
+        print(stream.read().split("\n")[form != "value(enabled)"])
 
 
 def listed(group: list[str], flags: dict[str, str]) -> int:
     prefix = "_".join(group) + "_"
-    wanted = flags.get("--filter", "").partition("=")[2].strip('"')
+    conditions = [part.partition("=")[2].strip('"') for part in flags.get("--filter", "").split(" AND ") if part]
     for name in sorted(os.listdir(STATE)):
-        if name.startswith(prefix) and wanted in name:
+        if name.startswith(prefix):
             with open(os.path.join(STATE, name)) as stream:
-                print(name[len(prefix) :] if wanted else stream.read())
+                text = stream.read()
+            if all(wanted.replace(" ", "-") in name or wanted in text for wanted in conditions):
+                print(name[len(prefix) :] if conditions else text)
     return 0
 
 

@@ -25,6 +25,9 @@ ISSUERS = ("accounts.google.com", "https://accounts.google.com")
 CLOCK_SKEW_SECONDS = 10
 REFETCH_SECONDS = 30.0
 MAX_EVENT_ID = 512
+SIGNATURE_REMOVED = "SIGNATURE_REMOVED_BY_GOOGLE"
+"""What Cloud Run puts in the place of the signature of a token that its own check has accepted, so that the container
+cannot pass the token on: https://cloud.google.com/run/docs/authenticating/service-to-service."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -97,6 +100,7 @@ class PushVerifier:
         service_account: the e-mail address that the token must carry.
         certs_url: where the signers' certificates are; plain http is for loopback addresses alone.
         clock: seconds that only grow.
+        behind_iam: nothing reaches this process but what IAM let in, so that a token without signature was verified.
     """
 
     def __init__(
@@ -105,19 +109,24 @@ class PushVerifier:
         service_account: str,
         certs_url: str = GOOGLE_CERTS_URL,
         clock: Callable[[], float] = time.monotonic,
+        behind_iam: bool = False,
     ) -> None:
         if not audience or not service_account:
             raise SettingsInvalid("a push needs an audience and a service account to be verified against")
         self._audience = audience
         self._service_account = service_account
+        self._behind_iam = behind_iam
         self._certificates = _Certificates(certs_url, clock)
 
-    def verify(self, authorization: str | None, others: Collection[str] = ()) -> str:
+    def verify(
+        self, authorization: str | None, others: Collection[str] = (), serverless_authorization: str | None = None
+    ) -> str:
         """Accepts the value of an `Authorization` header, or raises.
 
         Args:
             authorization: the header's value.
             others: e-mail addresses that may call besides the service account that pushes.
+            serverless_authorization: the value of `X-Serverless-Authorization`, which IAM checks in its place if sent.
 
         Returns:
             The e-mail address that the token proves.
@@ -129,7 +138,32 @@ class PushVerifier:
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthenticated("the request has no bearer token")
-        return self._check_claims(self._claims(token.strip()), {self._service_account, *others})
+        token = token.strip()
+        if token.endswith(f".{SIGNATURE_REMOVED}"):
+            claims = self._claims_that_iam_checked(token, serverless_authorization)
+        else:
+            claims = self._claims(token)
+        return self._check_claims(claims, {self._service_account, *others})
+
+    def _claims_that_iam_checked(self, token: str, serverless_authorization: str | None) -> Mapping[str, Any]:
+        if not self._behind_iam:
+            raise Unauthenticated(
+                "the token has no signature: Cloud Run took it away, which needs PUSH_AUTHENTICATION=iam"
+            )
+        if serverless_authorization is not None:
+            raise Unauthenticated(
+                "the token has no signature, and IAM has looked at X-Serverless-Authorization instead"
+            )
+        try:
+            claims: Mapping[str, Any] = jwt.decode(token, verify=False)  # type: ignore[no-untyped-call]
+            audience, issued, expires = claims["aud"], float(claims["iat"]), float(claims["exp"])
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError, GoogleAuthError) as error:
+            raise Unauthenticated(f"the token is refused: {error}") from error
+        if audience != self._audience:
+            raise Unauthenticated(f"the token is meant for {audience!r}, not for {self._audience!r}")
+        if not issued - CLOCK_SKEW_SECONDS <= time.time() <= expires + CLOCK_SKEW_SECONDS:
+            raise Unauthenticated("the token has expired, or is not valid yet")
+        return claims
 
     def _claims(self, token: str) -> Mapping[str, Any]:
         try:
@@ -158,7 +192,12 @@ def make_verifier(settings: ServiceSettings) -> PushVerifier | None:
     """The verifier that the settings ask for; None where pushes carry no token."""
     if settings.push_authentication == "none":
         return None
-    return PushVerifier(settings.push_audience or "", settings.push_service_account or "", settings.push_certs_url)
+    return PushVerifier(
+        settings.push_audience or "",
+        settings.push_service_account or "",
+        settings.push_certs_url,
+        behind_iam=settings.push_authentication == "iam",
+    )
 
 
 class _Certificates:

@@ -40,8 +40,9 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The revision of the Cloud Run service that this is; set by Cloud Run."""
     code_version: str = ""
     """The commit of this code; the image brings it."""
-    push_authentication: Literal["oidc", "none"] = "oidc"
-    """Whether pushes must carry a token: `none` is for emulators that sign nothing."""
+    push_authentication: Literal["oidc", "iam", "none"] = "oidc"
+    """How pushes prove who sent them. `oidc`: by a signed token. `iam`: by a token whose signature Cloud Run may have
+    taken away after its own check, which must be on. `none`: not at all, for emulators that sign nothing."""
     push_audience: str | None = None
     """The audience that the token of a push must name."""
     push_service_account: str | None = None
@@ -52,11 +53,15 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def problems(cls, values: Mapping[str, Any]) -> list[Problem]:
         """Finds what is wrong between fields; `values` lacks the fields that are wrong by themselves."""
-        if values.get("push_authentication") != "oidc":
+        if values.get("push_authentication", "none") == "none":
             return []
         needed = ("push_audience", "push_service_account")
+        mode = values["push_authentication"]
         return [
-            Problem(name.upper(), f"is not set, and PUSH_AUTHENTICATION=oidc needs it: {_explanations(cls)[name]}")
+            Problem(
+                name.upper(),
+                f"is not set, and PUSH_AUTHENTICATION={mode} needs it: {_explanations(cls)[name]}",
+            )
             for name in needed
             if name in values and not values[name]
         ]

@@ -180,7 +180,8 @@ def verify_caller(others: Collection[str] = ()) -> str | None:
     verifier: PushVerifier | None = current_app.extensions["push_verifier"]
     if verifier is None:
         return None
-    return verifier.verify(request.headers.get("Authorization"), others)
+    sent = request.headers
+    return verifier.verify(sent.get("Authorization"), others, sent.get("X-Serverless-Authorization"))
 
 
 def _deliver(event_class: type[E], handler: Callable[[E, Delivery], object]) -> None:

@@ -20,12 +20,22 @@ RIGHTS_OF_MLFLOW = ROOT / "infra/cloud-sql/mlflow.sql"
 
 
 class Instance:
-    """An empty database with the IAM users of a project, who may log in and nothing else."""
+    """An empty database with the IAM users of a project, who may log in and nothing else.
+
+    Its administrator is none of Postgres's superusers, as `postgres` in Cloud SQL is none: it may create roles and
+    databases, and is a member of the role that owns the databases.
+    """
 
     def __init__(self, admin_url: str) -> None:
         self.project = f"p{uuid4().hex[:8]}"
         self._server = admin_url
-        self._run_on("postgres", f'CREATE DATABASE "{self.project}"')
+        self._owner, self._administrator = f"{self.project}_cloudsqlsuperuser", f"{self.project}_postgres"
+        self._run_on("postgres", f'CREATE ROLE "{self._owner}" NOLOGIN')
+        self._run_on(
+            "postgres",
+            f'CREATE ROLE "{self._administrator}" LOGIN CREATEROLE CREATEDB PASSWORD \'token\' IN ROLE "{self._owner}"',
+        )
+        self._run_on("postgres", f'CREATE DATABASE "{self.project}" OWNER "{self._owner}"')
         for service in (*SERVICES, "mlflow"):
             self._run_on("postgres", f"CREATE ROLE \"{self.user(service)}\" LOGIN PASSWORD 'token'")
 
@@ -34,7 +44,8 @@ class Instance:
 
     def grant(self, statements: str) -> None:
         own = re.sub(r"DATABASE (esteira|mlflow)", f'DATABASE "{self.project}"', statements)
-        self._run_on(self.project, own.replace("${PROJECT}", self.project))
+        own = own.replace("esteira_owner", f"{self.project}_owner")  # roles belong to the server, which is shared here
+        self._run_on(self.project, own.replace("${PROJECT}", self.project), self._administrator)
 
     def url(self, service: str) -> str:
         address = make_url(self._server).set(username=self.user(service), password="token", database=self.project)
@@ -42,11 +53,13 @@ class Instance:
 
     def drop(self) -> None:
         self._run_on("postgres", f'DROP DATABASE "{self.project}" WITH (FORCE)')
-        for service in (*SERVICES, "mlflow"):
-            self._run_on("postgres", f'DROP ROLE "{self.user(service)}"')
+        users = map(self.user, (*SERVICES, "mlflow"))
+        for role in (*users, f"{self.project}_owner", self._administrator, self._owner):
+            self._run_on("postgres", f'DROP ROLE IF EXISTS "{role}"')
 
-    def _run_on(self, database: str, statements: str) -> None:
+    def _run_on(self, database: str, statements: str, user: str | None = None) -> None:
         address = make_url(self._server).set(database=database, drivername="postgresql")
+        address = address.set(username=user, password="token") if user else address
         with psycopg.connect(address.render_as_string(False), autocommit=True) as connection:
             connection.execute(sql.SQL(statements))  # type: ignore[arg-type, unused-ignore]
 

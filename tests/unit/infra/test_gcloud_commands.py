@@ -1,5 +1,6 @@
 """infra/*.sh, and every gcloud command that scripts, workflows and pages use, against gcloud's own linter."""
 
+import re
 import shlex
 import subprocess
 import sys
@@ -24,6 +25,8 @@ BOOTSTRAP = [
     "--email",
     "a@b.example",
 ]
+NOBODY = BOOTSTRAP[:-2]
+"""The same without an address."""
 DESTROY = ["infra/destroy.sh", *PLACE]
 VERBS = {
     "create",
@@ -36,6 +39,7 @@ VERBS = {
     "patch",
     "add-iam-policy-binding",
 }
+READING = {"describe", "list"}
 SERVICES = ("etl", "trainer", "predictor", "monitor")
 needs_gcloud = pytest.mark.skipif(not gcloud.GCLOUD, reason="gcloud is not installed: no command was linted")
 
@@ -73,10 +77,14 @@ class Runs:
         self.made = {path.name for path in state.iterdir()}
         self.second = self.remember(folder, BOOTSTRAP, environ)
         self.kept = {path.name for path in state.iterdir()}
-        for name in SERVICES:
+        for name in (*SERVICES, "mlflow"):
             (state / f"run_services_esteira-{name}").touch()
         (state / "run_jobs_esteira-training").touch()
         self.third = self.remember(folder, [*BOOTSTRAP, "--after-deploy"], environ)
+        self.policies = [policies(state)]
+        for change in ([], ["--email", "c@d.example"], []):
+            self.remember(folder, [*NOBODY, *change], environ)
+            self.policies.append(policies(state))
         self.last = self.remember(folder, DESTROY, environ, "acme-ml\n")
         self.left = {path.name for path in state.iterdir()}
 
@@ -85,6 +93,12 @@ class Runs:
         done = call(arguments, environ, text)
         assert done.returncode == 0, done.stdout[-500:] + done.stderr
         return gcloud.recorded(folder)[before:]
+
+
+def policies(state: Path) -> dict[str, tuple[str, int]]:
+    """Alert policy → whether it is enabled, and how many channels it tells."""
+    found = {path.name: path.read_text().split("\n") for path in state.glob("monitoring_policies_*")}
+    return {name: (enabled, len([c for c in channels.split(",") if c])) for name, (enabled, channels) in found.items()}
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +143,21 @@ def test_a_second_bootstrap_creates_nothing(runs: Runs) -> None:
     assert len(creations(runs.first)) > 60
     assert creations(runs.second) == []
     assert runs.kept == runs.made
+
+
+def test_who_is_told_of_alerts_stays_told_and_another_address_is_told_besides(runs: Runs) -> None:
+    assert all(len(found) == 10 for found in runs.policies)
+    told = [set(found.values()) for found in runs.policies]
+    assert told == [{("True", 1)}, {("True", 1)}, {("True", 2)}, {("True", 2)}]
+
+
+def test_an_alert_that_a_person_disabled_stays_disabled(tmp_path: Path) -> None:
+    environ = gcloud.install_fake(tmp_path)
+    assert call(BOOTSTRAP, environ).returncode == 0
+    policy = next((tmp_path / "state").glob("monitoring_policies_*"))
+    policy.write_text(policy.read_text().replace("True", "False"))
+    assert call(NOBODY, environ).returncode == 0
+    assert list(policies(tmp_path / "state").values()).count(("False", 1)) == 1
 
 
 def test_a_second_bootstrap_grants_the_same_again(runs: Runs) -> None:
@@ -250,10 +279,41 @@ def test_destroying_needs_the_projects_name(tmp_path: Path) -> None:
     assert gcloud.recorded(tmp_path) == []
 
 
-def test_a_dry_run_calls_no_gcloud_and_prints_what_a_first_run_creates(runs: Runs, tmp_path: Path) -> None:
-    lines = printed(BOOTSTRAP, tmp_path)
-    assert {beginning(shlex.split(text)) for text in creations(runs.first)} <= {
-        beginning(shlex.split(x)[1:]) for x in lines
+def test_a_dry_run_calls_no_gcloud_and_prints_what_a_first_run_does(runs: Runs, tmp_path: Path) -> None:
+    done = [call for call in runs.first if not READING & set(call)]
+    assert {told(shlex.split(text)[1:]) for text in printed(BOOTSTRAP, tmp_path)} == {told(call) for call in done}
+
+
+def told(arguments: list[str]) -> tuple[str, ...]:
+    """The words of a call before its flags, files by their name alone."""
+    return tuple(word if "://" in word else word.rpartition("/")[2] for word in beginning(arguments))
+
+
+def test_a_dry_run_after_a_deploy_prints_who_is_let_in(runs: Runs, tmp_path: Path) -> None:
+    lines = [shlex.split(text)[1:] for text in printed([*BOOTSTRAP, "--after-deploy"], tmp_path)]
+    assert bindings(lines) == bindings(runs.third)
+
+
+def test_files_that_a_dry_run_names_are_there(tmp_path: Path) -> None:
+    text = " ".join(printed(BOOTSTRAP, tmp_path))
+    files = {
+        word.rpartition("=")[2] for word in text.split() if word.endswith((".sql", ".json")) and "gs://" not in word
+    }
+    assert files
+    assert {file for file in files if not (ROOT / file).is_file()} == set()
+
+
+def test_each_account_writes_below_folders_of_its_own(runs: Runs) -> None:
+    writers = {
+        member.partition("@")[0]: set(re.findall(r"/objects/(\w+)/", " ".join(call)))
+        for call in runs.first
+        for _, member, role in bindings([call])
+        if role == "roles/storage.objectUser"
+    }
+    assert writers == {
+        "esteira-etl": {"datasets", "quarantine"},
+        "esteira-trainer": {"releases", "serving", "mlflow"},
+        "esteira-monitor": {"serving", "samples"},
     }
 
 

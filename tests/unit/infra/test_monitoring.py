@@ -26,6 +26,7 @@ WANTED = {
     "stale-data",
     "no-predictions",
     "failed-training",
+    "given-up",
 }
 USER = "logging.googleapis.com/user/"
 GOOGLES = {
@@ -74,19 +75,45 @@ def messages(node: ast.Call) -> list[str]:
     return [arg.value for arg in node.args[:2] if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
 
 
-def texts(module: ast.Module) -> set[str]:
-    """All strings and keyword names of a module: what a fact given by way of a variable is spelt with."""
-    found = {n.value for n in ast.walk(module) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-    return found | {n.arg for n in ast.walk(module) if isinstance(n, ast.keyword) and n.arg}
+def facts(call: ast.Call, module: ast.Module) -> set[str]:
+    """The names that stand in `extra` each time: what a branch or an unknown mapping may bring does not count."""
+    extra = next((keyword.value for keyword in call.keywords if keyword.arg == "extra"), None)
+    return keys(extra, call.lineno, module)
 
 
-def facts(node: ast.Call, module: ast.Module) -> set[str]:
-    """The names in `extra`: those written in the call, and where it unpacks or names another, those of the module."""
-    extra = next((keyword.value for keyword in node.keywords if keyword.arg == "extra"), None)
-    if extra is None:
-        return set()
-    names = {n.value for n in ast.walk(extra) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-    return names if isinstance(extra, ast.Dict) and all(extra.keys) else names | texts(module)
+def keys(node: ast.expr | None, line: int, module: ast.Module) -> set[str]:
+    match node:
+        case ast.Dict():
+            named = {key.value for key in node.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
+            unpacked = [value for key, value in zip(node.keys, node.values, strict=True) if key is None]
+            return named.union(*(keys(value, line, module) for value in unpacked))
+        case ast.BinOp(op=ast.BitOr()):
+            return keys(node.left, line, module) | keys(node.right, line, module)
+        case ast.IfExp():
+            return keys(node.body, line, module) & keys(node.orelse, line, module)
+        case ast.Name():
+            return keys(assigned(node.id, line, module), line, module)
+        case ast.Call(func=ast.Name(id=name)):
+            returns = [n for f in functions(module) if f.name == name for n in ast.walk(f) if isinstance(n, ast.Return)]
+            return set.intersection(*(keys(n.value, n.lineno, module) for n in returns)) if returns else set()
+    return set()
+
+
+def functions(module: ast.Module) -> list[ast.FunctionDef]:
+    return [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef)]
+
+
+def assigned(name: str, line: int, module: ast.Module) -> ast.expr | None:
+    """What the name was last given above the line, in the function that the line is in."""
+    around = [f for f in functions(module) if f.lineno <= line <= (f.end_lineno or line)]
+    given = [
+        node
+        for function in around[-1:]
+        for node in ast.walk(function)
+        if isinstance(node, ast.Assign) and node.lineno < line
+        if any(isinstance(target, ast.Name) and target.id == name for target in node.targets)
+    ]
+    return max(given, key=lambda node: node.lineno).value if given else None
 
 
 def services_of(text: str) -> list[str]:
@@ -134,6 +161,19 @@ def test_a_metric_takes_its_labels_from_facts_that_are_logged(name: str) -> None
         (field,) = re.fullmatch(r"EXTRACT\(jsonPayload\.(\w+)\)", extractor).groups()  # type: ignore[union-attr]
         for _, call, module in written(METRICS[name]):
             assert field in facts(call, module) | WRITTEN_BY_THE_FORMATTER
+
+
+def test_a_fact_that_only_a_branch_logs_is_no_label() -> None:
+    module = ast.parse(
+        "def log(x, more):\n"
+        "    head = {'a': 1, **more}\n"
+        "    part = {'b': 1} if x else {}\n"
+        "    logger.info('m', extra={**head, **part, 'c': made(x)} | made(x))\n"
+        "def made(x):\n"
+        "    return {'d': 'e'}\n"
+    )
+    (call,) = [node for node in ast.walk(module) if isinstance(node, ast.Call) and is_logging(node.func)]
+    assert facts(call, module) == {"a", "c", "d"}
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -193,7 +233,7 @@ def test_thresholds_are_documented_as_they_are(name: str) -> None:
 @pytest.mark.parametrize("name", ALERTS)
 def test_conditions_are_called_what_they_check(name: str) -> None:
     for condition in ALERTS[name]["conditions"]:
-        found = re.search(r"(?:over|for) ([\d.]+) (%|ms|hours)", condition["displayName"])
+        found = re.search(r"(?:over|for) ([\d.]+) (%|ms|hours|requests)", condition["displayName"])
         if found is None:
             assert condition["conditionThreshold"]["thresholdValue"] == 0
         elif found[2] == "hours":

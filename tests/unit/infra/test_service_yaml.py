@@ -18,6 +18,7 @@ import trainer.main
 from apps import APPS, SETTINGS
 from cloud_run import JOBS, PLACEHOLDERS, SERVICES, TEMPLATES, VALUES, address, load
 from esteira.cloud_sql import needs_token
+from esteira.id_tokens import IdTokenAuthProvider
 from esteira.settings import ServiceSettings, read_settings
 from esteira.topology import SUBSCRIPTIONS
 from etl.settings import EtlSettings
@@ -213,21 +214,21 @@ def test_pushes_are_held_against_the_address_and_account_that_they_carry() -> No
         environ = load(service).environ
         assert environ["PUSH_AUDIENCE"] == address(service)
         assert environ["PUSH_SERVICE_ACCOUNT"] == f"esteira-push@{VALUES['PROJECT']}.iam.gserviceaccount.com"
-        assert environ.get("PUSH_AUTHENTICATION", "oidc") == "oidc"
+        assert environ["PUSH_AUTHENTICATION"] == "iam"
 
 
-def test_only_what_the_network_shuts_off_goes_without_iam() -> None:
+def test_iam_checks_every_caller_and_the_network_shuts_off_mlflow_besides() -> None:
     for service in SERVICES:
         annotations = load(service).annotations
-        internal = service == "mlflow"
-        assert annotations["run.googleapis.com/ingress"] == ("internal" if internal else "all")
-        assert annotations.get("run.googleapis.com/invoker-iam-disabled", "false") == str(internal).lower()
+        assert annotations["run.googleapis.com/ingress"] == ("internal" if service == "mlflow" else "all")
+        assert "run.googleapis.com/invoker-iam-disabled" not in annotations
 
 
 @pytest.mark.parametrize("name", ["trainer", "monitor", "training"])
 def test_mlflow_is_reached_by_way_of_the_network(name: str) -> None:
     workload, mlflow = load(name), load("mlflow")
     assert workload.environ["MLFLOW_TRACKING_URI"] == address("mlflow")
+    assert workload.environ["MLFLOW_TRACKING_AUTH"] == IdTokenAuthProvider().get_name()
     assert mlflow.environ["MLFLOW_SERVER_ALLOWED_HOSTS"] == address("mlflow").removeprefix("https://")
     assert workload.revision["run.googleapis.com/vpc-access-egress"] == "private-ranges-only"
     assert '"network":"esteira"' in workload.revision["run.googleapis.com/network-interfaces"]

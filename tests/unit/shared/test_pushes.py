@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import crypt, jwt
 
 from esteira.exceptions import BadInput, SettingsInvalid, Unauthenticated, Unavailable
-from esteira.pushes import REFETCH_SECONDS, PushVerifier, parse_push
+from esteira.pushes import REFETCH_SECONDS, SIGNATURE_REMOVED, PushVerifier, parse_push
 
 AUDIENCE = "https://etl.example"
 ACCOUNT = "push@project.iam.gserviceaccount.com"
@@ -96,22 +96,63 @@ def test_accepts_the_token_of_the_service_account(certificates):
     assert certificates.asked == 1
 
 
+WRONG_CLAIMS = [
+    {"aud": "https://other.example"},
+    {"aud": None},
+    {"email": "else@project.iam.gserviceaccount.com"},
+    {"email": None},
+    {"email_verified": False},
+    {"email_verified": "true"},
+    {"email_verified": None},
+    {"iss": "https://evil.example"},
+    {"iss": None},
+    {"exp": int(time.time()) - 60},
+    {"exp": None},
+    {"exp": "never"},
+    {"iat": int(time.time()) + 600},
+]
+
+
+def stripped(**changes: object) -> str:
+    """A token as a container on Cloud Run gets it."""
+    return f"{token(**changes).rpartition('.')[0]}.{SIGNATURE_REMOVED}"
+
+
+def test_a_token_that_cloud_run_has_checked_is_held_against_the_same_claims():
+    verifier = PushVerifier(AUDIENCE, ACCOUNT, behind_iam=True)
+    assert verifier.verify(f"Bearer {stripped()}") == ACCOUNT
+    for changes in WRONG_CLAIMS:
+        with pytest.raises(Unauthenticated):
+            verifier.verify(f"Bearer {stripped(**changes)}")
+
+
+def test_a_token_without_signature_is_refused_where_nobody_checked_it():
+    with pytest.raises(Unauthenticated, match="PUSH_AUTHENTICATION=iam"):
+        PushVerifier(AUDIENCE, ACCOUNT).verify(f"Bearer {stripped()}")
+
+
+def test_a_token_without_signature_is_refused_where_iam_looked_at_another():
+    with pytest.raises(Unauthenticated, match="X-Serverless-Authorization"):
+        PushVerifier(AUDIENCE, ACCOUNT, behind_iam=True).verify(f"Bearer {stripped()}", (), "Bearer of.someone.else")
+
+
+def test_behind_iam_a_signed_token_is_still_verified(certificates):
+    verifier = PushVerifier(AUDIENCE, ACCOUNT, certificates.url, behind_iam=True)
+    assert verifier.verify(f"Bearer {token()}") == ACCOUNT
+    with pytest.raises(Unauthenticated):
+        verifier.verify(f"Bearer {token(private=OTHER_PRIVATE)}")
+
+
+@pytest.mark.parametrize("text", ["", "a", "a.b", "a.b.c.d", "e30.e30"])
+def test_rubbish_without_signature_is_refused(text):
+    with pytest.raises(Unauthenticated):
+        PushVerifier(AUDIENCE, ACCOUNT, behind_iam=True).verify(f"Bearer {text}.{SIGNATURE_REMOVED}")
+
+
 @pytest.mark.parametrize(
     "changes",
     [
-        {"aud": "https://other.example"},
-        {"aud": None},
-        {"email": "else@project.iam.gserviceaccount.com"},
-        {"email": None},
-        {"email_verified": False},
-        {"email_verified": "true"},
-        {"email_verified": None},
-        {"iss": "https://evil.example"},
-        {"iss": None},
-        {"exp": int(time.time()) - 60},
-        {"exp": None},
-        {"exp": "never"},
-        {"iat": int(time.time()) + 600},
+        *WRONG_CLAIMS,
         {"private": OTHER_PRIVATE},
         {"kid": "two"},
     ],

@@ -242,5 +242,11 @@ class Attempt:
 
 
 def _facts(result: Result) -> dict[str, object]:
-    names = ("status", "reason", "rows", "accepted", "quarantined", "dataset_version")
-    return {name: getattr(result, name) for name in names}
+    return {
+        "status": result.status,
+        "reason": result.reason,
+        "rows": result.rows,
+        "accepted": result.accepted,
+        "quarantined": result.quarantined,
+        "dataset_version": result.dataset_version,
+    }

@@ -55,6 +55,8 @@ class JobSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The folder that holds one folder for each pipeline."""
     mlflow_tracking_uri: str
     """The address of the MLflow server."""
+    mlflow_tracking_auth: Literal["", "google-id-token"] = ""
+    """`google-id-token` where MLflow is a Cloud Run service, which asks for one; read by MLflow's client too."""
     lease_seconds: float = 60.0
     """How long this job may be silent before its run is started anew."""
     cache_dir: Path | None = None

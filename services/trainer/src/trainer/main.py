@@ -38,6 +38,8 @@ class Settings(DatabaseSettings, frozen=True, kw_only=True):
 
     mlflow_tracking_uri: str
     """The address of the MLflow server."""
+    mlflow_tracking_auth: Literal["", "google-id-token"] = ""
+    """`google-id-token` where MLflow is a Cloud Run service, which asks for one; read by MLflow's client too."""
     lease_seconds: float = 60.0
     """How long a job may be silent before its run is started anew."""
     launcher: Literal["subprocess", "cloud-run"] = "subprocess"

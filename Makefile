@@ -32,6 +32,7 @@ check: $(INSTALLED) ## Format, lint, types, import contracts, each member instal
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/actionlint -shellcheck=$(BIN)/shellcheck
 	$(BIN)/zizmor --offline --quiet --no-progress .github
 	$(BIN)/yamllint --strict .github docker-compose.yml infra services
 	$(BIN)/shellcheck .ci/run infra/*.sh

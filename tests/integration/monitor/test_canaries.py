@@ -2,6 +2,7 @@
 
 import threading
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -11,9 +12,10 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from esteira.bucket import Bucket
-from esteira.events import Prediction, PredictionsServed
+from esteira.events import Outcome, Prediction, PredictionsServed
 from esteira.promotions import find_standing, promote, rollback
 from esteira.release import Pointer, pointer_path
+from monitor.arms import read_arm
 
 from .conftest import PIPELINE, World
 
@@ -124,6 +126,19 @@ def test_outcomes_decide_where_there_are_enough(trial: World) -> None:
     assert (found["verdict"], found["arms"]["challenger"]["labelled"]) == ("rollback", 300)
     assert found["difference"]["high"] < 0
     assert found["arms"]["champion"]["performance"]["value"] > 0.5 > found["arms"]["challenger"]["performance"]["value"]
+
+
+def test_of_more_labelled_entities_than_are_read_a_sample_is_drawn_whatever_their_names(trial: World) -> None:
+    since = datetime.now(UTC)
+    rows = trial.predictions(400)
+    named = [msgspec.structs.replace(row, entity=f"{'ab'[number % 2]}-{number}") for number, row in enumerate(rows)]
+    trial.serve(named, "r2")
+    trial.observe([Outcome(entity=row.entity or "", label=float((row.entity or "")[0] == "a")) for row in named])
+    with Session(trial.engine) as session:
+        drawn, again = (read_arm(session, PIPELINE, "r2", since, most=100).labelled for _ in range(2))
+    assert len(drawn) == 100
+    assert 30 < drawn.labels.sum() < 70
+    assert drawn.scores.tolist() == again.scores.tolist()
 
 
 def test_a_canary_without_evidence_in_its_time_is_rolled_back(trial: World) -> None:

@@ -1,5 +1,6 @@
 """The report of a validation: Markdown for people, JSON for machines."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ TITLES = {
 }
 _MARKS = {"passed": "✅ passed", "stopped": "❌ stopped", "noted": "📝 noted", "skipped": "➖ skipped"}
 _MAX_CELL = 120
+_MARKUP = re.compile(r"[\\`*_\[\]<>|~#!]")
+_PIPE = "\\|"
 
 
 def to_json(validation: Validation) -> bytes:
@@ -40,7 +43,7 @@ def to_markdown(validation: Validation, plots: dict[str, str]) -> str:
         MARKER,
         f"## Validation against production: {verdict}",
         "",
-        f"Checked {validation.head}; compared with {validation.base}.",
+        f"Checked {_plain(validation.head)}; compared with {_plain(validation.base)}.",
         "",
         *_table(["pipeline", "production", "check", "verdict", "what it showed", "s"], _overview(validation.results)),
     ]
@@ -52,19 +55,19 @@ def to_markdown(validation: Validation, plots: dict[str, str]) -> str:
 
 def _overview(results: Sequence[PipelineResult]) -> Iterator[list[Any]]:
     for result in results:
+        version = _plain(result.version or "none")
         if not result.findings:
-            yield [result.pipeline, result.version or "none", "", _MARKS["passed"], "; ".join(result.notes), ""]
+            yield [result.pipeline, version, "", _MARKS["passed"], _plain("; ".join(result.notes)), ""]
         for finding in result.findings:
             mark = _MARKS[finding.verdict]
-            version = result.version or "none"
-            yield [result.pipeline, version, finding.check, mark, finding.summary, f"{finding.seconds:.1f}"]
+            yield [result.pipeline, version, finding.check, mark, _plain(finding.summary), f"{finding.seconds:.1f}"]
 
 
 def _section(result: PipelineResult, plot: str | None) -> list[str]:
     lines = ["", f"### {result.pipeline}", ""]
-    lines += [f"- {note}" for note in result.notes]
+    lines += [f"- {_plain(note)}" for note in result.notes]
     for finding in result.findings:
-        lines += ["", f"#### {TITLES[finding.check]}: {_MARKS[finding.verdict]}", "", _cell(finding.summary, 2000), ""]
+        lines += ["", f"#### {TITLES[finding.check]}: {_MARKS[finding.verdict]}", "", _plain(finding.summary, 2000), ""]
         lines += _DETAILS[finding.check](finding.report) if finding.report else _error(finding)
     if plot:
         lines += ["", f"Plot: `{plot}`, beside this report."]
@@ -79,7 +82,9 @@ def _replay(report: dict[str, Any]) -> list[str]:
     lines = [f"{report['rows']} rows; scores may differ by {report['tolerance']:g}."]
     differences = report["differences"]
     if differences:
-        rows = [[d["id"], d["path"], _value(d["expected"]), _value(d["got"])] for d in differences[:SHOWN]]
+        rows = [
+            [_plain(d["id"]), _plain(d["path"]), _value(d["expected"]), _value(d["got"])] for d in differences[:SHOWN]
+        ]
         lines += ["", *_table(["prediction", "path", "expected", "got"], rows)]
         lines += _more(len(differences) - SHOWN, "differences")
     return lines
@@ -88,8 +93,8 @@ def _replay(report: dict[str, Any]) -> list[str]:
 def _recheck(report: dict[str, Any]) -> list[str]:
     rows = [
         [
-            *(found[name] for name in ("object", "column", "rows")),
-            *(one[name] for name in ("line", "entity")),
+            *(_plain(found[name]) for name in ("object", "column", "rows")),
+            *(_plain(one[name]) for name in ("line", "entity")),
             *(_value(one[name]) for name in ("expected", "got")),
         ]
         for found in report["differences"]
@@ -99,17 +104,17 @@ def _recheck(report: dict[str, Any]) -> list[str]:
     if rows:
         names = ["raw file", "column", "rows that differ", "line", "entity", "expected", "got"]
         lines += [*_table(names, rows[:SHOWN]), *_more(len(rows) - SHOWN, "examples")]
-    lines += [f"- {one['object']}: {one['reason']}" for one in report["refused"][:SHOWN]]
+    lines += [f"- {_plain(one['object'])}: {_plain(one['reason'])}" for one in report["refused"][:SHOWN]]
     return lines
 
 
 def _retrial(report: dict[str, Any]) -> list[str]:
     gates = [
         [
-            gate["name"],
+            _plain(gate["name"]),
             "passed" if gate["passed"] else "**failed**",
             *(_figure(gate[name]) for name in ("value", "threshold")),
-            gate["detail"],
+            _plain(gate["detail"]),
         ]
         for gate in report["gates"]
     ]
@@ -119,7 +124,10 @@ def _retrial(report: dict[str, Any]) -> list[str]:
     lines += ["", f"{told}, recorded {_figure(again['recorded'])}."]
     found = differences(report)
     if found:
-        rows = [[name, f"{value:+.5f}", f"[{low:+.5f}, {high:+.5f}]", count] for name, value, low, high, count in found]
+        rows = [
+            [_plain(name), f"{value:+.5f}", f"[{low:+.5f}, {high:+.5f}]", count]
+            for name, value, low, high, count in found
+        ]
         lines += ["", *_table(["rows", "challenger minus champion", "interval", "held-out rows"], rows), ""]
         lines += _chart(found[:SHOWN])
     return lines
@@ -140,7 +148,7 @@ def differences(report: dict[str, Any]) -> list[tuple[str, float, float, float, 
 
 def _chart(found: list[tuple[str, float, float, float, int]]) -> list[str]:
     """The intervals as GitHub draws them in summaries and comments."""
-    names = ", ".join('"' + name.replace('"', "'") + '"' for name, *_ in found)
+    names = ", ".join('"' + " ".join(name.replace('"', "'").split()) + '"' for name, *_ in found)
     series = [", ".join(f"{one[position]:.6f}" for one in found) for position in (1, 2, 3)]
     return [
         "```mermaid",
@@ -160,19 +168,21 @@ _DETAILS = {"replay": _replay, "recheck": _recheck, "retrial": _retrial}
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[Any]] | Iterator[list[Any]]) -> list[str]:
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    return lines + ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows]
+    return lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
 
 
-def _cell(value: Any, most: int = _MAX_CELL * 3) -> str:
-    text = " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
-    return text if len(text) <= most else f"{text[:most]}…"
+def _plain(value: Any, most: int = _MAX_CELL * 3) -> str:
+    """Text that may quote production's rows: it stands as it is, and is no link, picture, mention or markup."""
+    text = " ".join(str(value).split())
+    text = text if len(text) <= most else f"{text[:most]}…"
+    return _MARKUP.sub(r"\\\g<0>", text).replace("@", "@\u200b").replace("://", ":\u200b//")
 
 
 def _value(value: Any) -> str:
     """A value as JSON has it, with every digit."""
-    text = msgspec.json.encode(value).decode()
+    text = " ".join(msgspec.json.encode(value).decode().split())
     text = text if len(text) <= _MAX_CELL else f"{text[:_MAX_CELL]}…"
-    return f"`{text.replace('`', chr(39))}`"
+    return f"`{text.replace('`', chr(39)).replace('|', _PIPE)}`"
 
 
 def _figure(value: float | None) -> str:

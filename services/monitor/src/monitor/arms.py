@@ -29,11 +29,15 @@ SCORES_SINCE = text("""
         AND served_on >= (CAST(:since AS timestamptz) AT TIME ZONE 'UTC')::date AND served_at >= :since
     ORDER BY served_at DESC LIMIT :most""")
 LABELLED_SINCE = text("""
-    SELECT DISTINCT ON (p.entity) o.label, p.score
-    FROM predictions p JOIN outcomes o ON o.pipeline = p.pipeline AND o.entity = p.entity
-    WHERE p.pipeline = :pipeline AND p.model_version = :version
-        AND p.served_on >= (CAST(:since AS timestamptz) AT TIME ZONE 'UTC')::date AND p.served_at >= :since
-    ORDER BY p.entity, p.served_at DESC, p.id LIMIT :most""")
+    SELECT label, score FROM (
+        SELECT DISTINCT ON (p.entity) p.entity, o.label, p.score
+        FROM predictions p JOIN outcomes o ON o.pipeline = p.pipeline AND o.entity = p.entity
+        WHERE p.pipeline = :pipeline AND p.model_version = :version
+            AND p.served_on >= (CAST(:since AS timestamptz) AT TIME ZONE 'UTC')::date AND p.served_at >= :since
+        ORDER BY p.entity, p.served_at DESC, p.id
+    ) AS newest
+    ORDER BY hashtextextended(entity, 0), entity LIMIT :most""")
+"""Beyond the limit a sample of entities that their hash draws, so that no key's first letters weigh more."""
 FORGET_SERVINGS = text("DELETE FROM servings WHERE minute < clock_timestamp() - CAST(:age AS interval)")
 
 
@@ -48,9 +52,12 @@ def forget_servings(session: Session, older_than: timedelta) -> None:
     session.execute(FORGET_SERVINGS, {"age": older_than})
 
 
-def read_arm(session: Session, pipeline: str, version: str, since: datetime) -> Arm:
-    """What the release answered since then, to requests that name an entity; of many predictions the newest."""
-    values: dict[str, Any] = {"pipeline": pipeline, "version": version, "since": since, "most": ARM_ROWS}
+def read_arm(session: Session, pipeline: str, version: str, since: datetime, most: int = ARM_ROWS) -> Arm:
+    """What the release answered since then, to requests that name an entity.
+
+    Of more than `most` predictions the newest; of more than `most` labelled entities a sample drawn by their hash.
+    """
+    values: dict[str, Any] = {"pipeline": pipeline, "version": version, "since": since, "most": most}
     served = session.execute(SERVED_SINCE, values).one()
     scores = np.fromiter(session.execute(SCORES_SINCE, values).scalars(), dtype=np.float64)
     return Arm(

@@ -215,8 +215,7 @@ class Servings:
     def _refuse_challenger(self, pipeline: str, version: str, reason: str) -> None:
         refusal = Refusal(pipeline, version, reason)
         if self._refused_challengers.get(pipeline) != refusal:
-            facts = {"pipeline": pipeline, "version": version, "reason": reason}
-            logger.error("challenger refused", extra=facts)
+            logger.error("challenger refused", extra={"pipeline": pipeline, "version": version, "reason": reason})
         self._refused_challengers = {**self._refused_challengers, pipeline: refusal}
 
     def _clear_challenger(self, pipeline: str) -> None:

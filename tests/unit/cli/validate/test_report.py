@@ -56,11 +56,21 @@ def test_only_the_first_rows_are_shown_and_the_rest_is_counted() -> None:
     assert "and 7 more differences" in text
 
 
-def test_values_cannot_break_the_table() -> None:
+def test_values_stand_as_code_and_cannot_break_the_table() -> None:
     text = to_markdown(validation(replayed([difference(1, "a|b`c\nd<img>", None)])), {})
     (row,) = [line for line in text.splitlines() if "id-1" in line]
-    assert row.replace("\\|", "").count("|") == 5
-    assert "<img>" not in row
+    assert row == '| id-1 | score | `"a\\|b\'c\\nd<img>"` | `null` |'
+
+
+def test_text_that_quotes_rows_is_no_markup_link_or_mention() -> None:
+    quoted = "refused: ![x](http://evil.example/x) <img> @acme/owners **bold** | next\n# title"
+    finding = Finding(check="replay", verdict="stopped", summary=quoted)
+    lines = [line for line in to_markdown(validation(finding, notes=(quoted,)), {}).splitlines() if "refused" in line]
+    assert len(lines) == 3
+    for line in lines:
+        assert r"\!\[x\](http:" in line
+        assert all(text not in line for text in ("://", "@a", " <img", " **bold"))
+        assert line.endswith(("title", "0.0 |"))
 
 
 def test_gates_and_slices_are_shown_with_their_intervals_and_drawn() -> None:

@@ -15,6 +15,8 @@ VALUES = {
     "IMAGE": "registry/image:sha",
     "GITHUB_REPOSITORY": "acme/ml",
 }
+FILE_IN_MEMORY = 30
+"""How many times its size a file takes while etl works on it: see its README."""
 SERVICES = ("etl", "trainer", "predictor", "monitor", "mlflow")
 JOBS = ("migrations", "training")
 PLACEHOLDERS = ROOT / "infra/placeholders.yaml"

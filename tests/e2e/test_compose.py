@@ -9,12 +9,16 @@ Postgres and the bucket (files, datasets, outcomes, trainings, promotions) is ca
 the messages that told of it. Predictions on their way through it would be lost: no stored state knows of them.
 """
 
+import itertools
 import random
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+import requests
 
 from e2e import evidence as held
 from e2e.composed import ComposedDemo, overridden, skip_without_containers
@@ -53,6 +57,7 @@ FAST = {
     "predictor": {"LOG_FLUSH_SECONDS": "0.2"},
 }
 """The work of a dead container is free, and an answer is on its way to Pub/Sub, sooner than by default."""
+ASKED_BEFORE = 300
 UNFLUSHED = 100
 """More answers than that are not given in the time between two flushes."""
 KEPT = ("ingestions", "datasets", "features_flights", "outcomes", "predictions", "training_runs", "releases")
@@ -172,6 +177,37 @@ def test_down_and_up_again_loses_nothing(killer: Killer, evidence: Evidence) -> 
     assert objects - _objects(evidence) == set()
     served = get_json(f"{killer.demo.stack.addresses()['predictor']}/pipelines/flights")
     assert served["champion"]["version"] == evidence.ask(LEDGER)[-1][1]
+
+
+def test_what_was_answered_before_an_orderly_down_is_kept(killer: Killer, evidence: Evidence) -> None:
+    stack = killer.demo.stack
+    rows = [row for (row,) in evidence.ask("SELECT row FROM predictions WHERE row IS NOT NULL LIMIT 100")]
+    address = f"{stack.addresses()['predictor']}/pipelines/flights/predict"
+    answered: list[str] = []
+    client = threading.Thread(target=_ask_until_it_is_gone, args=(address, rows, answered))
+    client.start()
+    deadline = time.monotonic() + PATIENCE_S
+    while len(answered) < ASKED_BEFORE and time.monotonic() < deadline:
+        time.sleep(0.05)
+    stack.down()
+    client.join(LONGEST_END_S)
+    stack.up()
+    settle(evidence)
+    assert len(answered) >= ASKED_BEFORE
+    stored = {str(found) for (found,) in evidence.ask("SELECT id FROM predictions")}
+    assert set(answered) - stored == set()
+
+
+def _ask_until_it_is_gone(address: str, rows: list[dict[str, Any]], answered: list[str]) -> None:
+    with requests.Session() as session:
+        session.trust_env = False
+        for row in itertools.cycle(rows):
+            try:
+                answer = session.post(address, json={"rows": [row]}, timeout=10)
+            except requests.RequestException:
+                return
+            if answer.status_code == 200:
+                answered.append(answer.json()["predictions"][0]["prediction_id"])
 
 
 def _rows(evidence: Evidence) -> dict[str, object]:

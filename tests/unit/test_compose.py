@@ -7,9 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
+from cloud_run import FILE_IN_MEMORY
 from dockerfiles import DOCKERFILES, SERVICES, read_image
 from esteira.settings import read_settings
 from esteira.timer import parse_service
@@ -53,6 +55,25 @@ def services() -> dict[str, Any]:
     """The services, where no variable is set."""
     found: dict[str, Any] = yaml.safe_load(_defaults(TEXT))["services"]
     return found
+
+
+def test_etl_has_the_memory_for_the_largest_files_at_once(services: dict[str, Any]) -> None:
+    largest = next(f.default for f in msgspec.structs.fields(EtlSettings) if f.name == "max_file_bytes")
+    needed = int(services["etl"]["environment"]["THREADS"]) * largest * FILE_IN_MEMORY
+    assert needed <= int(services["etl"]["mem_limit"].removesuffix("g")) * 2**30
+
+
+def test_what_runs_our_images_has_a_first_process_that_hears_signals_and_no_rights(services: dict[str, Any]) -> None:
+    for name in BUILT:
+        assert services[name]["init"], name
+        assert services[name]["cap_drop"] == ["ALL"], name
+        assert services[name]["security_opt"] == ["no-new-privileges:true"], name
+    assert services["migrations"]["restart"] == "no"
+
+
+def test_the_predictor_stops_before_who_hears_of_its_predictions(services: dict[str, Any]) -> None:
+    hearers = {s.hearer for s in SUBSCRIPTIONS if s.topic == "predictions-served"}
+    assert hearers <= set(services["predictor"]["depends_on"])
 
 
 def test_the_parts_are_those_of_the_stack(services: dict[str, Any]) -> None:
@@ -175,7 +196,7 @@ def test_what_others_wait_for_says_when_it_is_healthy(services: dict[str, Any]) 
                 needed in DOCKERFILES and "healthcheck" not in services[needed]
             )
             assert how["condition"] != "service_healthy" or checked, f"{name} waits for {needed}"
-            assert how["condition"] != "service_completed_successfully" or "restart" not in services[needed]
+            assert how["condition"] != "service_completed_successfully" or services[needed].get("restart", "no") == "no"
 
 
 def test_what_is_no_server_does_not_inherit_a_servers_health_check(services: dict[str, Any]) -> None:

@@ -7,6 +7,8 @@ deadlock and a cancelled statement reach the caller as `Unavailable`; broken con
 import logging
 import os
 import re
+import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,7 @@ def migrations_folder() -> Path:
 def main(environ: Mapping[str, str]) -> None:
     """The job before a deploy: `python -m esteira.database` migrates the database of `DATABASE_URL`."""
     configure_logging("migrations", project=environ.get("GOOGLE_CLOUD_PROJECT"))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as a container's first process it would not hear it
     if not environ.get("DATABASE_URL"):
         raise SettingsInvalid("DATABASE_URL is not set: the URL of the Postgres database to migrate")
     migrate(environ["DATABASE_URL"])

@@ -16,7 +16,7 @@ from sqlalchemy import make_url
 import etl.handlers
 import trainer.main
 from apps import APPS, SETTINGS
-from cloud_run import JOBS, PLACEHOLDERS, SERVICES, TEMPLATES, VALUES, address, load
+from cloud_run import FILE_IN_MEMORY, JOBS, PLACEHOLDERS, SERVICES, TEMPLATES, VALUES, address, load
 from esteira.cloud_sql import needs_token
 from esteira.id_tokens import IdTokenAuthProvider
 from esteira.settings import ServiceSettings, read_settings
@@ -29,8 +29,6 @@ OURS = tuple(APPS)
 GUNICORN = {"WEB_CONCURRENCY", "THREADS"}
 OPENMP = {"OMP_NUM_THREADS", "OMP_WAIT_POLICY"}
 MEMORY_FOR_CPUS = {"1": (0.5, 4), "2": (0.5, 8), "4": (2, 16)}
-FILE_IN_MEMORY = 30
-"""How many times its size a file takes while etl works on it: see its README."""
 
 
 def gunicorn_of(service: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:

@@ -6,6 +6,8 @@ does in one process what that command does in two (its options `--backend-store-
 """
 
 import os
+import signal
+import sys
 from collections.abc import Mapping
 
 
@@ -37,4 +39,6 @@ def _configure(database: str, artifacts: str) -> None:
 
 
 if __name__ == "__main__":
+    # uvicorn hears it once it serves; before, a container's first process would not.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     serve(os.environ)

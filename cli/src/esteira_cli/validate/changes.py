@@ -61,7 +61,7 @@ def find_changes(root: Path, base: str | None) -> Changes:
     """
     if base is not None and set(base) == {"0"}:
         return EVERYTHING
-    commit = _git(root, "rev-parse", "--verify", f"{base}^{{commit}}") if base else _merge_base(root)
+    commit = _find_commit(root, base) if base else _merge_base(root)
     changed = _git(root, "diff", "--name-only", "--no-renames", commit).splitlines()
     new = _git(root, "ls-files", "--others", "--exclude-standard").splitlines()
     return Changes(base=base or f"where it left main, {commit[:12]}", paths=sorted({*changed, *new}))
@@ -74,6 +74,13 @@ def describe_head(root: Path) -> str:
         return f"{commit} with uncommitted changes" if _git(root, "status", "--porcelain") else commit
     except NoBase:
         return "unknown"
+
+
+def _find_commit(root: Path, name: str) -> str:
+    try:
+        return _git(root, "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
+    except NoBase as error:
+        raise NoBase(f"there is no commit {name} here; fetch the history, or check everything with --all") from error
 
 
 def _merge_base(root: Path) -> str:

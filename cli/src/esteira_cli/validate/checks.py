@@ -80,7 +80,9 @@ def replay(runner: Runner, production: Production, tolerance: float) -> Finding:
         "predictor.replay", name, release=production.folder, sample=production.sample, tolerance=tolerance
     )
     if error:
-        return Finding(check="replay", verdict="stopped", summary=_crash("predictor"), error=error, seconds=seconds)
+        return Finding(
+            check="replay", verdict="stopped", summary=_crash("predictor", error), error=error, seconds=seconds
+        )
     kind = "recorded requests" if report["source"] == "recorded" else "example rows of the release, none being recorded"
     summary = (
         f"release {report['version']}: {report['rows_differing']} of {report['rows']} {kind} are answered otherwise"
@@ -108,7 +110,7 @@ def recheck(runner: Runner, pipeline: Path, dataset: DatasetFiles, out: Path, *,
         out=out,
     )
     if error:
-        return Finding(check="recheck", verdict="stopped", summary=_crash("etl"), error=error, seconds=seconds)
+        return Finding(check="recheck", verdict="stopped", summary=_crash("etl", error), error=error, seconds=seconds)
     verdict: Verdict = "passed" if report["passed"] else "noted" if deliberate else "stopped"
     if report["refused"]:
         verdict = "stopped"
@@ -148,7 +150,9 @@ def retrial(
         data=data,
     )
     if error:
-        return Finding(check="retrial", verdict="stopped", summary=_crash("trainer"), error=error, seconds=seconds)
+        return Finding(
+            check="retrial", verdict="stopped", summary=_crash("trainer", error), error=error, seconds=seconds
+        )
     reproduced = report["reproduction"]["passed"] or deliberate
     verdict: Verdict = "passed" if report["passed"] and reproduced else "stopped"
     return Finding(check="retrial", verdict=verdict, summary=_retrial_summary(report), report=report, seconds=seconds)
@@ -163,8 +167,8 @@ def _retrial_summary(report: dict[str, Any]) -> str:
     return "; ".join([*told, *champion]) or "nothing was compared"
 
 
-def _crash(service: str) -> str:
-    return f"the check of {service} ended without a report"
+def _crash(service: str, error: str) -> str:
+    return f"the check of {service} ended without a report: {error.splitlines()[-1]}"
 
 
 def choose_data(finding: Finding, dataset: DatasetFiles, out: Path) -> Path:

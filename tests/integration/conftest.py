@@ -36,8 +36,16 @@ def stack(stack_home: Path) -> Iterator[Stack]:
             patch.setenv("PUBSUB_EMULATOR_HOST", stack.addresses()["pubsub"])
             patch.setenv("STORAGE_EMULATOR_HOST", stack.addresses()["bucket"])
             yield stack
+        _require_alive(stack, "postgres")
     finally:
         stack.down(wipe=True)
+
+
+def _require_alive(stack: Stack, name: str) -> None:
+    """Shows the last words of what died under the tests, before its log goes with its folder."""
+    (found,) = [state for state in stack.state() if state.name == name]
+    if found.state == "down":
+        raise AssertionError(f"{name} died; its log ends with\n{stack.log(name).read_text('utf-8')[-5000:]}")
 
 
 @pytest.fixture(scope="session")

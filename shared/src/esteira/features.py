@@ -125,7 +125,20 @@ class FeatureQuery:
             BadInput: the statement cannot compute a value, such as a cast of a text that is no number.
             PipelineInvalid: the statement gave more or fewer rows than it was given.
         """
-        parameters: list[list[Any]] = [[_plain(row.get(c.name)) for row in rows] for c in self._columns]
+        names, found = self.run_rows([tuple(row.get(c.name) for c in self._columns) for row in rows])
+        columns = zip(*found, strict=True) if found else [() for _ in names]
+        return {name: list(values) for name, values in zip(names, columns, strict=True) if name != ROW}
+
+    def run_rows(self, rows: Sequence[Sequence[Value]]) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Gives the names that the statement yields, `_row` among them, and a tuple of values for each row.
+
+        Args:
+            rows: typed values in the order of the columns.
+
+        Raises:
+            BadInput, PipelineInvalid: as `run`.
+        """
+        parameters: list[list[Any]] = [[_plain(row[at]) for row in rows] for at in range(len(self._columns))]
         parameters.append(list(range(len(rows))))
         try:
             cursor = self._cursor().execute(self._sql, parameters)
@@ -138,8 +151,7 @@ class FeatureQuery:
             raise PipelineInvalid(
                 f"features.sql gave {len(found)} rows for {len(rows)}; a join must match one row at most"
             )
-        columns = zip(*found, strict=True) if found else [() for _ in names]
-        return {name: list(values) for name, values in zip(names, columns, strict=True) if name != ROW}
+        return names, found
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         if not hasattr(self._local, "cursor"):

@@ -22,7 +22,7 @@ from esteira.exceptions import BadInput, Conflict, PipelineInvalid, ReleaseRefus
 from esteira.features import FeatureQuery
 from esteira.profile import Profile
 from esteira.release import MANIFEST, MODEL, PROFILE, Example, Release
-from esteira.schema import Row, check_row
+from esteira.schema import Row, Value, check_row
 from esteira.scoring import Array, OnnxModel
 
 logger = logging.getLogger(__name__)
@@ -64,6 +64,20 @@ class ReleaseRuntime:
     def features(self, rows: Sequence[Row]) -> dict[str, list[Any]]:
         """Runs features.sql over typed raw rows; the values are not yet encoded."""
         return self.query.run(rows)
+
+    def feature_rows(self, rows: Sequence[Sequence[Value]]) -> list[tuple[Any, ...]]:
+        """Runs features.sql over rows of typed values, in the order of the columns that are known before.
+
+        Returns:
+            For each row its features, in the order of the release's, not yet encoded.
+        """
+        names, found = self.query.run_rows(rows)
+        order = [names.index(feature.name) for feature in self.release.features]
+        return [tuple(row[at] for at in order) for row in found]
+
+    def score_rows(self, rows: Sequence[Sequence[Any]]) -> Array:
+        """Scores rows of features, in the order of the release's: the same bits as `score` of their columns."""
+        return self.model.score(self.model.encoder.encode_rows(rows))
 
     def score(self, features: dict[str, list[Any]]) -> Array:
         """Scores feature columns, shape (rows,): probability of the label being true, or the predicted value."""

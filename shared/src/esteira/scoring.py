@@ -73,6 +73,7 @@ class Encoder:
     def __init__(self, features: Sequence[Feature]) -> None:
         self.features = tuple(features)
         self._codes = [{category: float(code) for code, category in enumerate(f.categories)} for f in features]
+        self._categorical = [(at, self._codes[at]) for at, f in enumerate(features) if f.kind == "categorical"]
 
     def encode(self, columns: Mapping[str, Values]) -> Array:
         """Encodes `columns` to shape (rows, features), C-contiguous; columns that are no feature are ignored.
@@ -93,6 +94,27 @@ class Encoder:
             matrix[:, index] = _numbers(feature, values) if numeric else _codes(feature, values, self._codes[index])
         matrix[np.isinf(matrix)] = np.nan
         return matrix
+
+    def encode_rows(self, rows: Sequence[Sequence[Any]]) -> Array:
+        """Encodes rows of values, in the order of the features, to the matrix that `encode` makes of their columns.
+
+        Args:
+            rows: numbers, booleans and None for numeric features, strings and None for the others; not checked.
+        """
+        if self._categorical:
+            rows = [self._coded(row) for row in rows]
+        try:
+            matrix = np.array(rows, dtype=np.float64).reshape(len(rows), len(self.features))
+        except OverflowError:
+            matrix = np.array([[_number(value) for value in row] for row in rows])
+        matrix[np.isinf(matrix)] = np.nan
+        return matrix
+
+    def _coded(self, row: Sequence[Any]) -> list[Any]:
+        values = list(row)
+        for position, codes in self._categorical:
+            values[position] = codes.get(values[position], math.nan)
+        return values
 
     @staticmethod
     def _column(columns: Mapping[str, Values], feature: Feature) -> Values:

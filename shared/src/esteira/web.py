@@ -108,9 +108,19 @@ def read_json(received: Request, cls: type[T] | Any = Any, limit: int = MAX_BODY
         UnsupportedMediaType: the content type is another, or the body is compressed.
         RequestEntityTooLarge: the body has more than `limit` bytes.
     """
+    return decode_json(read_json_bytes(received, limit), cls)
+
+
+def read_json_bytes(received: Request, limit: int = MAX_BODY_BYTES) -> bytes:
+    """Reads the body of a request that says to be JSON, without decoding it.
+
+    Raises:
+        UnsupportedMediaType: the content type is another, or the body is compressed.
+        RequestEntityTooLarge: the body has more than `limit` bytes.
+    """
     if not received.is_json or received.headers.get("Content-Encoding", "identity") != "identity":
         raise UnsupportedMediaType("send the body as Content-Type: application/json, not compressed")
-    return decode_json(read_body(received, limit), cls)
+    return read_body(received, limit)
 
 
 def read_body(received: Request, limit: int = MAX_BODY_BYTES) -> bytes:

@@ -152,10 +152,13 @@ def test_problems_are_told_up_to_a_limit(service: Service, built: BuiltRelease) 
 class OverflowingModel:
     """A model whose log link overflows."""
 
-    def __init__(self, runtime: Any) -> None:
-        self.release, self.features = runtime.release, runtime.features
+    def __init__(self, served: Any) -> None:
+        self._served = served
 
-    def score(self, _: Any) -> Any:
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._served, name)
+
+    def score_rows(self, _: Any) -> Any:
         import numpy as np
 
         return np.array([1.0, np.inf])

@@ -7,11 +7,6 @@ champion answers requests that bring features: they name no entity, and they are
 """
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
-
-from esteira.release import Release
-from esteira.schema import Refused, check_value, entity_key
 
 _SPACE = 2**64
 
@@ -20,14 +15,3 @@ def takes_challenger(version: str, entity: str, share: float) -> bool:
     """Whether `entity` belongs to the share of the challenger `version`."""
     digest = hashlib.sha256(f"{version}\0{entity}".encode()).digest()
     return int.from_bytes(digest[:8]) < share * _SPACE
-
-
-def first_entity(release: Release, rows: Sequence[Any] | None) -> str | None:
-    """The entity key of a request's first row; None where it has none, or none that is valid."""
-    if not rows or not isinstance(rows[0], dict):
-        return None
-    columns = {column.name: column for column in release.columns}
-    try:
-        return entity_key(check_value(columns[name], rows[0].get(name)) for name in release.entity)
-    except Refused:
-        return None

@@ -14,16 +14,17 @@ from esteira.events import Outcome, OutcomesObserved, Prediction, encode
 from esteira.exceptions import BadInput, PermanentError, Problem
 from esteira.publisher import Publisher
 from esteira.release import Release
-from esteira.runtime import ReleaseRuntime
 from esteira.schema import MAX_KEY_BYTES, Column, Feature, Row, check_row, entity_key
-from predictor.arms import first_entity, takes_challenger
+from esteira.web import decode_json
+from predictor.arms import takes_challenger
+from predictor.decoding import MAX_ROWS, Body
 from predictor.prediction_log import SOURCE, PredictionLog
 from predictor.sampling import Sampler
+from predictor.served import ServedRelease
 from predictor.serving import Serving, Servings
 
 logger = logging.getLogger(__name__)
 
-MAX_ROWS = 1000
 MAX_PROBLEMS = 100
 
 
@@ -65,33 +66,53 @@ class FeedbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     outcomes: list[FeedbackOutcome]
 
 
-def predict(serving: Serving, log: PredictionLog, request: PredictRequest) -> PredictAnswer:
-    """Scores the rows of the request and logs each answer.
+def predict(serving: Serving, log: PredictionLog, body: bytes) -> PredictAnswer:
+    """Scores the rows of a request and logs each answer.
 
     A challenger's failure is its own: it is logged and counted, and the champion answers.
 
+    Args:
+        body: the request's, JSON.
+
     Raises:
-        BadInput: names every wrong value by its path, up to `MAX_PROBLEMS`.
+        BadInput: the body is no request, or names every wrong value by its path, up to `MAX_PROBLEMS`.
         PermanentError: the model has no finite score for a row; nothing is answered, nothing logged.
     """
-    challenger = _challenger_for(serving, request)
+    read = _read(serving.runtime, body)
+    challenger = _challenger_for(serving, read)
     if challenger is None:
-        return _answer(serving.runtime, log, request)
+        return _answer(serving.runtime, log, read, body)
     try:
-        return _answer(challenger, log, request)
+        return _answer(challenger, log, _read(challenger, body), body)
     except Exception as error:
-        answer = _answer(serving.runtime, log, request)  # where the champion fails too, the request is to blame
+        answer = _answer(serving.runtime, log, read, body)  # where the champion fails too, the request is to blame
         _record_failure(challenger.release, log, len(answer.predictions), error)
         return answer
 
 
-def _challenger_for(serving: Serving, request: PredictRequest) -> ReleaseRuntime | None:
+def _read(served: ServedRelease, body: bytes) -> Body:
+    """The values of a request to the release, by its compiled type, or by the rules, which name what is wrong."""
+    return served.decoder.decode(body) or _check_body(served.release, decode_json(body, PredictRequest))
+
+
+def _check_body(release: Release, request: PredictRequest) -> Body:
+    if (request.rows is None) == (request.features is None):
+        raise BadInput([Problem("", "send either `rows` (raw columns) or `features`")])
+    given = request.rows if request.rows is not None else request.features or []
+    if not 1 <= len(given) <= MAX_ROWS:
+        name = "rows" if request.rows is not None else "features"
+        raise BadInput([Problem(name, f"holds {len(given)} rows; send 1 to {MAX_ROWS}")])
+    if request.rows is None:
+        return Body(features=_check_features(release.features, given))
+    return Body(rows=[tuple(row.values()) for row in _check_rows(release.columns, given, "rows")])
+
+
+def _challenger_for(serving: Serving, read: Body) -> ServedRelease | None:
     """The challenger, where a canary runs and the request is of its share."""
     wanted = serving.pointer.challenger
-    if serving.challenger is None or wanted is None:
+    if serving.challenger is None or wanted is None or read.rows is None:
         return None
-    entity = first_entity(serving.runtime.release, request.rows)
-    if entity is None or not takes_challenger(wanted.version, entity, wanted.share):
+    if not takes_challenger(wanted.version, serving.runtime.entity(read.rows[0]), wanted.share):
         return None
     return serving.challenger
 
@@ -102,18 +123,18 @@ def _record_failure(release: Release, log: PredictionLog, rows: int, error: Exce
     log.count(release.pipeline, release.version, failures=rows)
 
 
-def _answer(runtime: ReleaseRuntime, log: PredictionLog, request: PredictRequest) -> PredictAnswer:
-    release, began = runtime.release, time.perf_counter_ns()
-    rows, features = _prepare(runtime, request)
-    scores = runtime.score(features).tolist()
+def _answer(served: ServedRelease, log: PredictionLog, read: Body, body: bytes) -> PredictAnswer:
+    release, began = served.release, time.perf_counter_ns()
+    entities = _entities(served, read)
+    features = served.feature_rows(read.rows) if read.rows is not None else read.features or []
+    scores = served.score_rows(features).tolist()
     _require_finite(release, scores)
     log.count(release.pipeline, release.version, microseconds=(time.perf_counter_ns() - began) // 1000)
-    predictions = _predictions(release, rows, features, scores)
-    log.add(release.pipeline, release.version, _with_rows(log.sampler, release, predictions, request.rows))
+    predictions = _predictions(served, read, entities, features, scores)
+    log.add(release.pipeline, release.version, _with_rows(log.sampler, release, predictions, read, body))
+    threshold = release.threshold
     answers = [
-        Answer(
-            prediction_id=p.id, score=p.score, label=None if release.threshold is None else p.score >= release.threshold
-        )
+        Answer(prediction_id=p.id, score=p.score, label=None if threshold is None else p.score >= threshold)
         for p in predictions
     ]
     return PredictAnswer(pipeline=release.pipeline, model_version=release.version, predictions=answers)
@@ -126,19 +147,17 @@ def _require_finite(release: Release, scores: list[float]) -> None:
         raise PermanentError(f"release {release.version} gives {scores[row]} for row {row}, which is no prediction")
 
 
-def _prepare(runtime: ReleaseRuntime, request: PredictRequest) -> tuple[list[Row], dict[str, list[Any]]]:
-    """The typed raw rows, empty ones where features came, and the columns of features."""
-    if (request.rows is None) == (request.features is None):
-        raise BadInput([Problem("", "send either `rows` (raw columns) or `features`")])
-    given = request.rows if request.rows is not None else request.features or []
-    if not 1 <= len(given) <= MAX_ROWS:
-        name = "rows" if request.rows is not None else "features"
-        raise BadInput([Problem(name, f"holds {len(given)} rows; send 1 to {MAX_ROWS}")])
-    if request.rows is None:
-        return [{} for _ in given], _check_features(runtime.release.features, given)
-    rows = _check_rows(runtime.release.columns, given, "rows")
-    _check_keys(runtime.release, rows, "rows")
-    return rows, runtime.features(rows)
+def _entities(served: ServedRelease, read: Body) -> list[str | None]:
+    """The entity key of each row; None where features came.
+
+    Raises:
+        BadInput: a key is one that etl would refuse in a file, and that Postgres could not index.
+    """
+    if read.rows is None:
+        return [None for _ in read.features or []]
+    keys = [served.entity(row) for row in read.rows]
+    _check_keys(served.release, keys, "rows")
+    return list(keys)
 
 
 def _check_rows(columns: Sequence[Column], given: list[Any], name: str, inner: str = "") -> list[Row]:
@@ -155,61 +174,60 @@ def _check_rows(columns: Sequence[Column], given: list[Any], name: str, inner: s
     return rows
 
 
-def _check_keys(release: Release, rows: list[Row], name: str) -> None:
+def _check_keys(release: Release, keys: Sequence[str], name: str) -> None:
     """Refuses keys that etl would refuse in a file, and that Postgres could not index."""
-    keys = (entity_key(row[column] for column in release.entity) for row in rows)
     problems = [
         Problem(f"{name}[{position}]", f"the entity key is longer than {MAX_KEY_BYTES} bytes; shorten {release.entity}")
         for position, key in enumerate(keys)
-        if len(key.encode()) > MAX_KEY_BYTES
+        if len(key) * 4 > MAX_KEY_BYTES and len(key.encode()) > MAX_KEY_BYTES
     ]
     if problems:
         raise BadInput(problems[:MAX_PROBLEMS])
 
 
-def _check_features(features: Sequence[Feature], given: list[Any]) -> dict[str, list[Any]]:
+def _check_features(features: Sequence[Feature], given: list[Any]) -> list[tuple[Any, ...]]:
     columns = [
         Column(name=feature.name, type="number" if feature.kind == "numeric" else "string", nullable=True)
         for feature in features
     ]
-    rows = _check_rows(columns, given, "features")
-    return {feature.name: [row[feature.name] for row in rows] for feature in features}
+    return [tuple(row.values()) for row in _check_rows(columns, given, "features")]
 
 
 def _predictions(
-    release: Release, rows: list[Row], features: dict[str, list[Any]], scores: list[float]
+    served: ServedRelease,
+    read: Body,
+    entities: list[str | None],
+    features: Sequence[Sequence[Any]],
+    scores: list[float],
 ) -> list[Prediction]:
     served_at = datetime.now(UTC)
-    columns = [[_loggable(value) for value in features[feature.name]] for feature in release.features]
-    values = zip(*columns, strict=True)
+    moments = [served.event_time(row) for row in read.rows] if read.rows is not None else [None for _ in scores]
     return [
         Prediction(
             id=uuid4(),
-            entity=entity_key(row[name] for name in release.entity) if row else None,
-            event_time=_event_time(release, row) or served_at,
+            entity=entity,
+            event_time=moment or served_at,
             served_at=served_at,
             score=score,
-            features=list(logged),
+            features=[_loggable(value) for value in values],
         )
-        for row, logged, score in zip(rows, values, scores, strict=True)
+        for entity, moment, values, score in zip(entities, moments, features, scores, strict=True)
     ]
 
 
 def _with_rows(
-    sampler: Sampler, release: Release, predictions: list[Prediction], rows: list[Any] | None
+    sampler: Sampler, release: Release, predictions: list[Prediction], read: Body, body: bytes
 ) -> list[Prediction]:
-    """Adds the raw row to those that are sampled; a client that sent features sent none."""
-    if rows is None:
+    """Adds the raw row, as it was sent, to those that are sampled; a client that sent features sent none."""
+    if read.rows is None:
         return predictions
-    return [
-        msgspec.structs.replace(prediction, row=row) if sampler.takes(release.version, prediction.id) else prediction
-        for prediction, row in zip(predictions, rows, strict=True)
-    ]
-
-
-def _event_time(release: Release, row: Row) -> datetime | None:
-    value = row.get(release.event_time) if release.event_time else None
-    return value if isinstance(value, datetime) else None
+    taken = [at for at, prediction in enumerate(predictions) if sampler.takes(release.version, prediction.id)]
+    if not taken:
+        return predictions
+    rows, found = msgspec.json.decode(body)["rows"], list(predictions)
+    for at in taken:
+        found[at] = msgspec.structs.replace(found[at], row=rows[at])
+    return found
 
 
 def _loggable(value: Any) -> float | str | None:
@@ -231,7 +249,7 @@ def give_feedback(serving: Serving, publisher: Publisher, request: FeedbackReque
     columns = [by_name[name] for name in release.entity]
     _check_outcomes(release, request.outcomes)
     keys = _check_rows(columns, [outcome.entity for outcome in request.outcomes], "outcomes", ".entity")
-    _check_keys(release, keys, "outcomes")
+    _check_keys(release, [entity_key(row[name] for name in release.entity) for row in keys], "outcomes")
     outcomes = [_outcome(release, row, given) for row, given in zip(keys, request.outcomes, strict=True)]
     event = OutcomesObserved(pipeline=release.pipeline, source="feedback", rows=len(outcomes), outcomes=outcomes)
     publisher.publish(encode(event, SOURCE))

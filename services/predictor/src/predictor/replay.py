@@ -21,11 +21,12 @@ from esteira.events import Prediction
 from esteira.exceptions import EsteiraError
 from esteira.publisher import Publisher
 from esteira.release import MANIFEST, Pointer, Release
-from esteira.runtime import SMOKE_TOLERANCE, ReleaseRuntime
+from esteira.runtime import SMOKE_TOLERANCE
 from esteira.samples import Sample
 from predictor.app import create_app
-from predictor.handlers import MAX_ROWS
+from predictor.decoding import MAX_ROWS
 from predictor.prediction_log import PredictionLog
+from predictor.served import ServedRelease
 from predictor.serving import Serving, Servings
 
 MAX_DIFFERENCES = 500
@@ -102,7 +103,7 @@ class LocalServings(Servings):
         return self._local
 
 
-class UnprovedRuntime(ReleaseRuntime):
+class UnprovedRuntime(ServedRelease):
     """A release without its smoke test, to name the rows that differ where it would be refused."""
 
     def _smoke_test(self) -> None:
@@ -112,7 +113,7 @@ class UnprovedRuntime(ReleaseRuntime):
 class Replay:
     """Sends rows through the real route of the app."""
 
-    def __init__(self, runtime: ReleaseRuntime, manifest_sha256: str, tolerance: float) -> None:
+    def __init__(self, runtime: ServedRelease, manifest_sha256: str, tolerance: float) -> None:
         release = runtime.release
         pointer = Pointer(
             pipeline=release.pipeline,
@@ -209,7 +210,7 @@ def replay(folder: Path, sample: Sample | None, tolerance: float) -> Report:
     scores: list[tuple[float, float | None]] = []
     refused = None
     try:
-        runtime: ReleaseRuntime | None = ReleaseRuntime(folder, digest)
+        runtime: ServedRelease | None = ServedRelease(folder, digest)
     except EsteiraError as error:
         refused = str(error)
         runtime = _unproved(folder, digest)
@@ -231,7 +232,7 @@ def replay(folder: Path, sample: Sample | None, tolerance: float) -> Report:
     )
 
 
-def _unproved(folder: Path, digest: str) -> ReleaseRuntime | None:
+def _unproved(folder: Path, digest: str) -> ServedRelease | None:
     try:
         return UnprovedRuntime(folder, digest)
     except EsteiraError:

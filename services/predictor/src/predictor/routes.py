@@ -7,8 +7,8 @@ from flask_swagger_ui import get_swaggerui_blueprint
 
 from esteira.events import ModelPromoted
 from esteira.publisher import Publisher
-from esteira.web import event_route, json_response, read_json
-from predictor.handlers import FeedbackRequest, PredictRequest, describe, give_feedback, list_pipelines, predict
+from esteira.web import event_route, json_response, read_json, read_json_bytes
+from predictor.handlers import FeedbackRequest, describe, give_feedback, list_pipelines, predict
 from predictor.openapi import make_openapi
 from predictor.prediction_log import PredictionLog
 from predictor.serving import Servings
@@ -23,7 +23,7 @@ def make_pipelines(servings: Servings, log: PredictionLog, publisher: Publisher)
     @blueprint.post("/pipelines/<name>/predict")
     def post_predict(name: str) -> Response:
         serving = servings.get(name)
-        answer = predict(serving, log, read_json(request, PredictRequest, MAX_REQUEST_BYTES))
+        answer = predict(serving, log, read_json_bytes(request, MAX_REQUEST_BYTES))
         response = json_response(answer)
         response.headers["X-Model-Version"] = answer.model_version
         return response

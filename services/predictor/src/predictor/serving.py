@@ -15,7 +15,8 @@ import msgspec
 from esteira.bucket import Bucket
 from esteira.exceptions import EsteiraError, NotFound, ReleaseRefused, TransientError, Unavailable, UnknownPipeline
 from esteira.release import Challenger, Pointer
-from esteira.runtime import ReleaseRuntime, fetch_release
+from esteira.runtime import fetch_release
+from predictor.served import ServedRelease
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +27,8 @@ class Serving(msgspec.Struct, frozen=True):
     """A release in service, the pointer that named it, and the challenger of a canary."""
 
     pointer: Pointer
-    runtime: ReleaseRuntime
-    challenger: ReleaseRuntime | None = None
+    runtime: ServedRelease
+    challenger: ServedRelease | None = None
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -182,7 +183,7 @@ class Servings:
         self._clear_challenger(pipeline)
         return True
 
-    def _loaded(self, pipeline: str) -> dict[str, ReleaseRuntime]:
+    def _loaded(self, pipeline: str) -> dict[str, ServedRelease]:
         """The releases of the pipeline that are in memory, by the sha256 that their pointer gave."""
         current = self._servings.get(pipeline)
         if current is None:
@@ -192,8 +193,8 @@ class Servings:
             found[current.pointer.challenger.sha256] = current.challenger
         return found
 
-    def _bring_in(self, pipeline: str, path: str, sha256: str) -> ReleaseRuntime:
-        runtime = ReleaseRuntime(fetch_release(self._bucket, path, sha256, self._cache), sha256)
+    def _bring_in(self, pipeline: str, path: str, sha256: str) -> ServedRelease:
+        runtime = ServedRelease(fetch_release(self._bucket, path, sha256, self._cache), sha256)
         if runtime.release.pipeline != pipeline:
             raise ReleaseRefused(f"it is a release of {runtime.release.pipeline}; promote one of {pipeline}")
         return runtime

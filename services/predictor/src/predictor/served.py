@@ -1,0 +1,37 @@
+"""A release that this service answers with: its runtime, and what is compiled of its schema."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from esteira.runtime import ReleaseRuntime
+from esteira.schema import Value, entity_key
+from predictor.decoding import BodyDecoder
+
+
+class ServedRelease(ReleaseRuntime):
+    """Safe to share by threads, as its base is."""
+
+    def __init__(self, folder: Path, manifest_sha256: str | None = None) -> None:
+        super().__init__(folder, manifest_sha256)
+        columns = [column.name for column in self.release.columns if column.known == "before"]
+        self.decoder = BodyDecoder(self.release.columns, self.release.features)
+        self._entity = _getter([columns.index(name) for name in self.release.entity])
+        self._event_time = columns.index(self.release.event_time) if self.release.event_time else None
+
+    def entity(self, row: Sequence[Value]) -> str:
+        """The entity key of a row of typed values, in the order of the columns."""
+        return entity_key(self._entity(row))
+
+    def event_time(self, row: Sequence[Value]) -> datetime | None:
+        """When the row happens; None where the pipeline has no event time, or the row none."""
+        value = row[self._event_time] if self._event_time is not None else None
+        return value if isinstance(value, datetime) else None
+
+
+def _getter(positions: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    if len(positions) == 1:
+        return lambda row: (row[positions[0]],)
+    return itemgetter(*positions)

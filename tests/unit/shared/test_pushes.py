@@ -109,7 +109,7 @@ WRONG_CLAIMS = [
     {"exp": int(time.time()) - 60},
     {"exp": None},
     {"exp": "never"},
-    {"iat": int(time.time()) + 600},
+    {"iat": int(time.time()) + 86_400, "exp": int(time.time()) + 90_000},
 ]
 
 

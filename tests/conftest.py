@@ -1,0 +1,19 @@
+"""For every test."""
+
+import os
+import shutil
+import tempfile
+
+import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives root's sessions temporary folders apart.
+
+    Each session takes from everybody else the right to enter the folder that sessions share; under root, Postgres is
+    somebody else, and would lose its data to a session that begins beside its own.
+    """
+    if os.geteuid() == 0 and "PYTEST_DEBUG_TEMPROOT" not in os.environ:
+        root = tempfile.mkdtemp(prefix="esteira-tests-")
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = root
+        config.add_cleanup(lambda: shutil.rmtree(root, ignore_errors=True))

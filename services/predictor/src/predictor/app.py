@@ -5,6 +5,7 @@ from flask import Flask
 from esteira.publisher import Publisher
 from esteira.pushes import PushVerifier
 from esteira.web import create_base_app
+from predictor.fastpath import FastPath
 from predictor.prediction_log import PredictionLog
 from predictor.routes import make_docs, make_events, make_pipelines
 from predictor.serving import Servings
@@ -16,4 +17,5 @@ def create_app(servings: Servings, log: PredictionLog, publisher: Publisher, ver
     app.register_blueprint(make_pipelines(servings, log, publisher))
     app.register_blueprint(make_events(servings))
     app.register_blueprint(make_docs(), url_prefix="/docs")
+    app.wsgi_app = FastPath(app.wsgi_app, servings, log)  # type: ignore[method-assign]
     return app

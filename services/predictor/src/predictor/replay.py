@@ -102,6 +102,10 @@ class LocalServings(Servings):
         """The release."""
         return self._local
 
+    def find(self, pipeline: str) -> Serving | None:
+        """The release."""
+        return self.get(pipeline)
+
 
 class UnprovedRuntime(ServedRelease):
     """A release without its smoke test, to name the rows that differ where it would be refused."""

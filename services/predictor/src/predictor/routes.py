@@ -8,12 +8,11 @@ from flask_swagger_ui import get_swaggerui_blueprint
 from esteira.events import ModelPromoted
 from esteira.publisher import Publisher
 from esteira.web import event_route, json_response, read_json, read_json_bytes
+from predictor.fastpath import MAX_REQUEST_BYTES
 from predictor.handlers import FeedbackRequest, describe, give_feedback, list_pipelines, predict
 from predictor.openapi import make_openapi
 from predictor.prediction_log import PredictionLog
 from predictor.serving import Servings
-
-MAX_REQUEST_BYTES = 4 << 20
 
 
 def make_pipelines(servings: Servings, log: PredictionLog, publisher: Publisher) -> Blueprint:

@@ -76,6 +76,10 @@ class Servings:
         known = ", ".join(sorted(self._servings)) or "none yet"
         raise UnknownPipeline(f"no release of a pipeline {pipeline!r} was promoted; served here: {known}")
 
+    def find(self, pipeline: str) -> Serving | None:
+        """The release that serves `pipeline`, if one does."""
+        return self._servings.get(pipeline)
+
     def all(self) -> list[Serving]:
         """Every release in service, by name of the pipeline."""
         servings = self._servings

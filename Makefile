@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: help install demo test check format bench lock clean
+.PHONY: help install demo test check format bench bench-serving lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,9 @@ format: $(INSTALLED) ## Format the code and mend what the linter can
 
 bench: $(INSTALLED) ## Run the benchmarks
 	$(BIN)/python tests/bench/scoring.py $(ARGS)
+
+bench-serving: $(INSTALLED) ## Measure the predictor beside a bare echo and MLflow (ARGS="--rounds 3")
+	$(BIN)/python tests/bench/serving.py $(ARGS)
 
 lock: $(INSTALLED) ## Lock every member's dependencies anew, with hashes
 	$(BIN)/python tests/lock.py

@@ -29,6 +29,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 import requests
+from google.cloud.pubsub_v1 import PublisherClient
 from load import Measured, load
 from sklearn.ensemble import HistGradientBoostingClassifier
 
@@ -37,6 +38,7 @@ from esteira.profile import SCORE, Profile, describe_categorical, describe_numer
 from esteira.release import MODEL, PROFILE, STATEMENT, Dataset, Release
 from esteira.schema import Column
 from esteira_cli.stack import Options, Stack
+from esteira_cli.stack.bucket import create as create_bucket
 from releases import MOMENT, BuiltRelease, write_manifest
 from releases import _hash_files as hash_files
 from trainer.export import export_model
@@ -194,6 +196,7 @@ def sides(model: Model, stack: Stack, folder: Path) -> dict[str, Callable[[], An
             "SERVER": server,
             "PORT": str(at),
             "WEB_CONCURRENCY": str(WORKERS),
+            "THREADS": os.environ.get("THREADS", "4"),
             "CACHE_DIR": str(folder / f"cache-{server}"),
             "PUSH_AUTHENTICATION": "none",
             "LOG_LEVEL": "error",
@@ -283,7 +286,7 @@ def main() -> None:
     (folder / "pipelines").mkdir()
     stack = Stack(folder / "stack", folder / "pipelines", Options(durable=False, log_level="error"))
     try:
-        stack.up(only={"bucket", "pubsub", "topology"})
+        stack.up(only={"bucket", "pubsub"})
         found = _measure(given, stack, folder)
     finally:
         stack.down(wipe=True)
@@ -294,6 +297,8 @@ def main() -> None:
 def _measure(given: argparse.Namespace, stack: Stack, folder: Path) -> dict[tuple[str, int], list[Measured]]:
     model = Model(folder)
     os.environ["STORAGE_EMULATOR_HOST"] = stack.addresses()["bucket"]
+    create_bucket(stack.addresses()["bucket"], "esteira-local", "esteira-local")
+    create_topic(stack.addresses()["pubsub"], "predictions-served")
     bucket = Bucket("esteira-local", "esteira-local")
     built = model.release()
     built.upload(bucket)
@@ -314,6 +319,13 @@ def _measure(given: argparse.Namespace, stack: Stack, folder: Path) -> dict[tupl
                         told = f"{one.rate:,.0f}/s, p99 {one.percentile(0.99):.2f} ms, {one.failures} failures"
                         print(f"round {number + 1}: {side.name}, {rows} rows: {told}", flush=True)
     return found
+
+
+def create_topic(host: str, name: str) -> None:
+    """A topic that nobody hears, as if its hearers were on other machines."""
+    os.environ["PUBSUB_EMULATOR_HOST"] = host
+    with PublisherClient() as client:
+        client.create_topic(name=f"projects/esteira-local/topics/{name}")
 
 
 def _show(found: dict[tuple[str, int], list[Measured]]) -> None:

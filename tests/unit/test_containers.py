@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import predictor.server
 from dockerfiles import DOCKERFILES, SERVICES, Image, read_image
 from esteira import gunicorn
 from esteira.settings import ServiceSettings
@@ -104,7 +105,11 @@ def test_a_service_brings_its_own_requirements_and_its_own_code_only(service: st
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_is_started_as_its_entry_says(service: str) -> None:
     words = read_image(DOCKERFILES[service]).last("CMD").words
-    assert words == ["gunicorn", "-c", "python:esteira.gunicorn", f"{service}.main:create()"]
+    if service == "predictor":  # it chooses its server
+        assert words == ["python", "-m", "predictor.server"]
+        assert predictor.server.TARGET == "predictor.main:create"
+    else:
+        assert words == ["gunicorn", "-c", "python:esteira.gunicorn", f"{service}.main:create()"]
     spec = find_spec(f"{service}.main")
     assert spec is not None
     assert spec.origin is not None

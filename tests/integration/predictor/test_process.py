@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from google.cloud.pubsub_v1 import PublisherClient, SubscriberClient
 from esteira.bucket import Bucket
 from esteira.events import PredictionsServed, decode
 from esteira_cli.stack import Stack
+from predictor.server import SERVERS
 from releases import build_release, raw_rows
 
 DEADLINE = 40.0
@@ -29,11 +31,12 @@ def wait_until(check: Callable[[], bool]) -> None:
 
 
 class Server:
-    """A real gunicorn with two workers."""
+    """A real server with two workers."""
 
     def __init__(self, environ: dict[str, str], port: int, log: Path) -> None:
         self.url, self.log = f"http://127.0.0.1:{port}", log
-        argv = [sys.executable, "-m", "gunicorn", "-c", "python:esteira.gunicorn", "predictor.main:create()"]
+        self.answered: dict[str, float] = {}
+        argv = [sys.executable, "-m", "predictor.server"]
         with log.open("w") as file:
             self.process = subprocess.Popen(argv, env=environ, stdout=file, stderr=subprocess.STDOUT)
 
@@ -42,20 +45,25 @@ class Server:
         request = Request(f"{self.url}/pipelines/shop/predict", body, {"Content-Type": "application/json"})  # noqa: S310
         with urlopen(request, timeout=10) as answer:  # noqa: S310
             found: dict[str, object] = json.load(answer)
-            return found
+        for one in found["predictions"]:  # type: ignore[attr-defined]
+            self.answered[one["prediction_id"]] = one["score"]
+        return found
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(timeout=20)
 
 
-@pytest.fixture
-def server(infrastructure: Stack, bucket_name: str, pubsub_project: str, tmp_path: Path) -> Iterator[Server]:
+@pytest.fixture(params=SERVERS)
+def server(
+    request: pytest.FixtureRequest, infrastructure: Stack, bucket_name: str, pubsub_project: str, tmp_path: Path
+) -> Iterator[Server]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     environ = {
         **os.environ,
+        "SERVER": request.param,
         "PORT": str(port),
         "HOST": "127.0.0.1",
         "WEB_CONCURRENCY": "2",
@@ -82,7 +90,7 @@ def test_follows_the_pointer_in_both_workers_and_flushes_when_it_ends(
     with PublisherClient() as publisher, SubscriberClient() as subscriber:
         publisher.create_topic(name=topic)
         subscriber.create_subscription(name=subscription, topic=topic)
-        bucket, served = Bucket(bucket_name, pubsub_project), {}
+        bucket = Bucket(bucket_name, pubsub_project)
         for generation in (1, 2):
             built = build_release(tmp_path / str(generation), f"v{generation}")
             built.upload(bucket)
@@ -94,17 +102,81 @@ def test_follows_the_pointer_in_both_workers_and_flushes_when_it_ends(
                     answer = server.predict()
                 except URLError:  # not up, or this worker has not seen its first pointer
                     return False
-                for one in answer["predictions"]:  # type: ignore[attr-defined]
-                    served[one["prediction_id"]] = one["score"]
                 row.append(answer["model_version"] == wanted)
                 return len(row) >= 20 and all(row[-20:])
 
             wait_until(is_everywhere)
         server.stop()
-        logged: dict[str, float] = {}
-        while len(logged) < len(served):
-            pulled = subscriber.pull(subscription=subscription, max_messages=100, timeout=10)
-            for received in pulled.received_messages:
-                event = decode(PredictionsServed, received.message.data, dict(received.message.attributes))
-                logged |= {str(prediction.id): prediction.score for prediction in event.predictions}
-        assert logged == served
+        assert read_log(subscriber, subscription, len(server.answered)) == server.answered
+
+
+def read_log(subscriber: SubscriberClient, subscription: str, number: int) -> dict[str, float]:
+    """Id and score of the predictions that were logged, once there are so many."""
+    logged: dict[str, float] = {}
+    deadline = time.monotonic() + DEADLINE
+    while len(logged) < number and time.monotonic() < deadline:
+        pulled = subscriber.pull(subscription=subscription, max_messages=100, timeout=10)
+        for received in pulled.received_messages:
+            event = decode(PredictionsServed, received.message.data, dict(received.message.attributes))
+            logged |= {str(prediction.id): prediction.score for prediction in event.predictions}
+    return logged
+
+
+class Clients:
+    """Ask without a pause, on a new connection each time, until nobody listens any more."""
+
+    def __init__(self, server: Server, number: int) -> None:
+        self.broken: list[str] = []
+        self._server = server
+        self._threads = [threading.Thread(target=self._ask) for _ in range(number)]
+        for thread in self._threads:
+            thread.start()
+
+    def _ask(self) -> None:
+        while True:
+            try:
+                self._server.predict()
+            except URLError as error:
+                if not isinstance(error.reason, ConnectionRefusedError):
+                    self.broken.append(repr(error.reason))
+                return
+            except OSError as error:
+                self.broken.append(repr(error))
+                return
+
+    def join(self) -> None:
+        """Waits until all have ended."""
+        for thread in self._threads:
+            thread.join(DEADLINE)
+
+
+@pytest.mark.parametrize("server", ["gunicorn"], indirect=True)
+def test_told_to_end_under_load_it_answers_and_logs_all_that_it_accepted(
+    server: Server, bucket_name: str, pubsub_project: str, tmp_path: Path
+) -> None:
+    topic, subscription = (
+        f"projects/{pubsub_project}/{kind}" for kind in ("topics/predictions-served", "subscriptions/log")
+    )
+    with PublisherClient() as publisher, SubscriberClient() as subscriber:
+        publisher.create_topic(name=topic)
+        subscriber.create_subscription(name=subscription, topic=topic)
+        built = build_release(tmp_path / "release")
+        bucket = Bucket(bucket_name, pubsub_project)
+        built.upload(bucket)
+        built.promote(bucket)
+        wait_until(lambda: is_ready(server))
+        clients = Clients(server, 8)
+        wait_until(lambda: len(server.answered) > 200)
+        server.stop()
+        clients.join()
+        # Who was still waiting to be accepted is turned away; whoever was accepted has an answer, and the log has it.
+        assert {what for what in clients.broken if "ConnectionResetError" not in what} == set()
+        assert read_log(subscriber, subscription, len(server.answered)) == server.answered
+
+
+def is_ready(server: Server) -> bool:
+    """Whether each worker has its release."""
+    try:
+        return all(server.predict() for _ in range(20))
+    except URLError:
+        return False

@@ -202,6 +202,7 @@ def _predictions(
 ) -> list[Prediction]:
     served_at = datetime.now(UTC)
     moments = [served.event_time(row) for row in read.rows] if read.rows is not None else [None for _ in scores]
+    logged = features if read.rows is None else [[_loggable(value) for value in values] for values in features]
     return [
         Prediction(
             id=uuid4(),
@@ -209,9 +210,9 @@ def _predictions(
             event_time=moment or served_at,
             served_at=served_at,
             score=score,
-            features=[_loggable(value) for value in values],
+            features=values,
         )
-        for entity, moment, values, score in zip(entities, moments, features, scores, strict=True)
+        for entity, moment, values, score in zip(entities, moments, logged, scores, strict=True)
     ]
 
 

@@ -1,8 +1,8 @@
-"""The one place that reads the environment: `gunicorn -c python:esteira.gunicorn 'predictor.main:create()'`."""
+"""The one place that reads the environment: `python -m predictor.server`."""
 
-import atexit
 import os
 import tempfile
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 from flask import Flask
@@ -30,5 +30,5 @@ def create() -> Flask:
     log = PredictionLog(publisher, settings.log_flush_seconds, sampler=Sampler(settings.sample_share))
     servings.start()
     log.start()
-    atexit.register(log.close)
+    Finalize(None, log.close, exitpriority=0)  # at the end of a process, whether a server forked it or multiprocessing
     return name_build(create_app(servings, log, publisher, make_verifier(settings)), settings)

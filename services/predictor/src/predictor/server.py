@@ -1,6 +1,6 @@
 """Starts the HTTP server: `python -m predictor.server`.
 
-`SERVER` chooses it, granian or gunicorn; both serve the same app from `predictor.main`. Addresses and numbers come
+`SERVER` chooses it, gunicorn or granian; both serve the same app from `predictor.main`. Addresses and numbers come
 from the variables that gunicorn's configuration reads too: `HOST`, `PORT`, `WEB_CONCURRENCY`, `THREADS`, `LOG_LEVEL`.
 """
 
@@ -12,7 +12,8 @@ from typing import Any
 from esteira.exceptions import SettingsInvalid
 
 TARGET = "predictor.main:create"
-SERVERS = ("granian", "gunicorn")
+SERVERS = ("gunicorn", "granian")
+"""The first is the default."""
 GRACE_SECONDS = 8
 """For what is in flight when the server is told to end; Cloud Run kills after ten."""
 

@@ -119,8 +119,12 @@ def test_a_service_is_started_as_its_entry_says(service: str) -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_services_are_built_alike(service: str) -> None:
-    """What differs is the name, and what reads pipelines or writes to MLflow."""
-    own = (r"COPY pipelines .*\n", r"    (PIPELINES_DIR|DO_NOT_TRACK|MLFLOW_\w+)=\S+ \\\n")
+    """What differs is the name, what reads pipelines or writes to MLflow, and the server that is started."""
+    own = (
+        r"COPY pipelines .*\n",
+        r"CMD \[\"(gunicorn|python)\".*\n",
+        r"    (PIPELINES_DIR|DO_NOT_TRACK|MLFLOW_\w+)=\S+ \\\n",
+    )
     texts = []
     for each in ("etl", service):
         text = DOCKERFILES[each].read_text()

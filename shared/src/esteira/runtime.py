@@ -92,8 +92,8 @@ class ReleaseRuntime:
         self.query.close()
 
     def _smoke_test(self) -> None:
-        rows = [self._typed_example(row) for row in self.release.example]
-        scores = self.score(self.features(rows)) if rows else np.empty(0)
+        rows = [tuple(self._typed_example(row).values()) for row in self.release.example]
+        scores = self.score_rows(self.feature_rows(rows)) if rows else np.empty(0)
         expected = np.array(self.release.example_scores)
         if scores.shape != expected.shape or not np.allclose(scores, expected, rtol=0, atol=SMOKE_TOLERANCE):
             raise ReleaseRefused(

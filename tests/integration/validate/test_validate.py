@@ -17,6 +17,7 @@ from .conftest import PIPELINE, SAMPLED, Tree
 SCHEMA = "shared/src/esteira/schema.py"
 SCORING = "shared/src/esteira/scoring.py"
 PREDICTOR = "services/predictor/src/predictor/handlers.py"
+DECODING = "services/predictor/src/predictor/decoding.py"
 
 
 def only_replayed(tree: Tree) -> tuple[int, Any, str]:
@@ -49,6 +50,9 @@ def test_a_changed_default_is_stopped_and_the_rows_are_named(tree: Tree, product
         SCHEMA, "            return None\n        raise Refused", "            return 0.0\n        raise Refused"
     )
     tree.change(SCHEMA, "if column.nullable:", 'if column.nullable and column.type == "number":')
+    tree.change(
+        DECODING, "values = list(row)", "values = [0.0 if (at, v) == (2, None) else v for at, v in enumerate(row)]"
+    )
     status, report, text = only_replayed(tree)
     without_price = {str(p.id) for p in sampled(production).predictions if p.row["price"] is None}
     assert (status, report["passed"]) == (1, False), text
@@ -62,7 +66,9 @@ def test_a_changed_default_is_stopped_and_the_rows_are_named(tree: Tree, product
 
 
 def test_a_reordered_feature_is_stopped_and_the_rows_are_named(tree: Tree, production: Bucket) -> None:
-    tree.change(SCORING, "matrix[:, index] = _numbers", "matrix[:, len(self.features) - 1 - index] = _numbers")
+    tree.change(
+        SCORING, "dtype=np.float64).reshape(len(rows), len(self.features))", "dtype=np.float64)[:, ::-1].copy()"
+    )
     status, report, text = only_replayed(tree)
     assert status == 1, text
     replayed = findings(report)["replay"]["report"]
@@ -75,7 +81,7 @@ def test_a_reordered_feature_is_stopped_and_the_rows_are_named(tree: Tree, produ
 
 
 def test_answers_in_another_order_are_stopped(tree: Tree) -> None:
-    tree.change(PREDICTOR, "runtime.score(features).tolist()", "runtime.score(features).tolist()[::-1]")
+    tree.change(PREDICTOR, "served.score_rows(features).tolist()", "served.score_rows(features).tolist()[::-1]")
     status, report, text = only_replayed(tree)
     assert status == 1, text
     assert {d["path"] for d in findings(report)["replay"]["report"]["differences"]} == {"batch.score", "batch.label"}
@@ -83,6 +89,7 @@ def test_answers_in_another_order_are_stopped(tree: Tree) -> None:
 
 def test_a_row_that_is_refused_now_is_named_with_the_reason(tree: Tree) -> None:
     tree.change(SCHEMA, "value < column.min", "value <= column.min + 50")
+    tree.change(DECODING, "ge=column.min, le", "ge=(column.min or 0) + 50, le")
     status, report, _ = only_replayed(tree)
     differing = findings(report)["replay"]["report"]["differences"]
     assert status == 1
@@ -91,7 +98,7 @@ def test_a_row_that_is_refused_now_is_named_with_the_reason(tree: Tree) -> None:
 
 
 def test_code_that_does_not_start_is_stopped_with_what_it_said(tree: Tree) -> None:
-    tree.change(PREDICTOR, "MAX_ROWS = 1000", "MAX_ROWS = one thousand")
+    tree.change(DECODING, "MAX_ROWS = 1000", "MAX_ROWS = one thousand")
     status, report, text = only_replayed(tree)
     assert status == 1
     assert "SyntaxError" in findings(report)["replay"]["error"]
@@ -101,7 +108,8 @@ def test_code_that_does_not_start_is_stopped_with_what_it_said(tree: Tree) -> No
 def test_a_commit_that_only_refactors_passes(tree: Tree) -> None:
     tree.change(SCHEMA, "_unknown_keys", "_undeclared_keys")
     tree.change(SCORING, "_column(", "_values_of(")
-    tree.change(PREDICTOR, "_prepare(", "_check_and_prepare(")
+    tree.change(PREDICTOR, "_check_body(", "_read_by_the_rules(")
+    tree.change(DECODING, "_typed(", "_with_moments(")
     tree.change("services/trainer/src/trainer/fit.py", "_build_own(", "_build_from_file(")
     status, report, text = tree.validate()
     assert (status, report["passed"]) == (0, True), text

@@ -202,7 +202,9 @@ def _predictions(
 ) -> list[Prediction]:
     served_at = datetime.now(UTC)
     moments = [served.event_time(row) for row in read.rows] if read.rows is not None else [None for _ in scores]
-    logged = features if read.rows is None else [[_loggable(value) for value in values] for values in features]
+    logged: Sequence[Any] = features
+    if read.rows is not None:
+        logged = [[_loggable(value) for value in values] for values in features]
     return [
         Prediction(
             id=uuid4(),

@@ -1,7 +1,7 @@
 """What the predictor's environment tells it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -11,6 +11,8 @@ from esteira.settings import ServiceSettings
 class PredictorSettings(ServiceSettings, frozen=True, kw_only=True):
     """The predictor needs the bucket alone; Pub/Sub takes its log."""
 
+    server: Literal["gunicorn", "granian"] = "gunicorn"
+    """The HTTP server; read by `predictor.server`, which starts it."""
     pointer_poll_seconds: float = 2.0
     """How often the pointers in the bucket are looked at; `model-promoted` makes it sooner."""
     log_flush_seconds: float = 1.0

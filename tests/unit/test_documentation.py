@@ -20,8 +20,8 @@ from esteira_cli.main import SUBCOMMANDS
 from etl.settings import EtlSettings
 from etl.workbench import Workbench
 from pages import ROOT, code, fences, find_pages, read, section, table_rows, ticked
-from predictor.handlers import MAX_ROWS
-from predictor.prediction_log import BATCH, CAPACITY
+from predictor.decoding import MAX_ROWS
+from predictor.prediction_log import BATCH_ROWS, SPOOL_BYTES
 from predictor.routes import MAX_REQUEST_BYTES
 
 SERVICES = ("etl", "trainer", "predictor", "monitor")
@@ -91,9 +91,9 @@ def default_of(struct: type[msgspec.Struct], name: str) -> Any:
 
 
 FIGURES = [
-    ("docs/events.md", f"up to {BATCH} predictions"),
+    ("docs/events.md", f"up to {BATCH_ROWS} predictions"),
     ("docs/events.md", f"After {Subscription(topic='t', hearer='h').max_attempts} deliveries"),
-    ("docs/architecture.md", f"up to {CAPACITY:,} predictions"),
+    ("docs/architecture.md", f"up to {SPOOL_BYTES >> 20} MiB of predictions"),
     ("docs/architecture.md", f"at most {MAX_ROWS:,} rows and {MAX_REQUEST_BYTES >> 20} MiB"),
     ("docs/architecture.md", f"`MAX_FILE_BYTES` is {default_of(EtlSettings, 'max_file_bytes') >> 20} MiB"),
     ("README.md", f"The first {Training().min_rows} labelled rows"),

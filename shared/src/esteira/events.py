@@ -149,9 +149,14 @@ class Message(msgspec.Struct, frozen=True):
 
 def encode(event: Event, source: str, traceparent: str | None = None) -> Message:
     """Gives the event an identity and the form that Pub/Sub carries; `source` is the service that says it."""
+    return envelop(event.topic, msgspec.json.encode(event), source, uuid4(), traceparent)
+
+
+def envelop(topic: str, data: bytes, source: str, event_id: UUID, traceparent: str | None = None) -> Message:
+    """The form that Pub/Sub carries of an event that is JSON already, and whose identity is known."""
     attributes = {
-        "ce-id": str(uuid4()),
-        "ce-type": f"esteira.{event.topic}",
+        "ce-id": str(event_id),
+        "ce-type": f"esteira.{topic}",
         "ce-source": f"/esteira/{source}",
         "ce-specversion": "1.0",
         "ce-time": datetime.now(UTC).isoformat(),
@@ -159,7 +164,7 @@ def encode(event: Event, source: str, traceparent: str | None = None) -> Message
     }
     if traceparent:
         attributes["traceparent"] = traceparent
-    return Message(event.topic, msgspec.json.encode(event), attributes)
+    return Message(topic, data, attributes)
 
 
 def decode(cls: type[E], data: bytes, attributes: Mapping[str, str]) -> E:

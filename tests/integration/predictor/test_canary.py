@@ -37,7 +37,7 @@ class World:
         self.bucket = bucket
         self.mailbox = Mailbox()
         self.servings = Servings(bucket, folder / "cache", 60)
-        self.log = PredictionLog(self.mailbox, 60)  # type: ignore[arg-type]
+        self.log = PredictionLog(self.mailbox, 60, folder / "spool")  # type: ignore[arg-type]
         app = create_app(self.servings, self.log, self.mailbox, None)  # type: ignore[arg-type]
         self.client: FlaskClient = app.test_client()
         self.champion = build_release(folder / "one", "v1")

@@ -266,7 +266,7 @@ def _record(bucket: Bucket, release: Release, sha256: str, folder: Path) -> None
     )
     bucket.write_if(pointer_path(PIPELINE), msgspec.json.encode(pointer), 0)
     mailbox = Mailbox()
-    log = PredictionLog(mailbox, 60, sampler=Sampler(1.0))  # type: ignore[arg-type]
+    log = PredictionLog(mailbox, 60, folder / "spool", Sampler(1.0))  # type: ignore[arg-type]
     servings = Servings(bucket, folder / "cache", 60)
     servings.refresh()
     client = create_app(servings, log, mailbox, None).test_client()  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from .conftest import PIPELINE, SAMPLED, Tree
 
 SCHEMA = "shared/src/esteira/schema.py"
 SCORING = "shared/src/esteira/scoring.py"
-PREDICTOR = "services/predictor/src/predictor/handlers.py"
+PREDICTOR = "services/predictor/src/predictor/inference.py"
 DECODING = "services/predictor/src/predictor/decoding.py"
 
 
@@ -108,7 +108,7 @@ def test_code_that_does_not_start_is_stopped_with_what_it_said(tree: Tree) -> No
 def test_a_commit_that_only_refactors_passes(tree: Tree) -> None:
     tree.change(SCHEMA, "_unknown_keys", "_undeclared_keys")
     tree.change(SCORING, "_column(", "_values_of(")
-    tree.change(PREDICTOR, "_check_body(", "_read_by_the_rules(")
+    tree.change(PREDICTOR, "_require_finite(", "_refuse_infinite(")
     tree.change(DECODING, "_typed(", "_with_moments(")
     tree.change("services/trainer/src/trainer/fit.py", "_build_own(", "_build_from_file(")
     status, report, text = tree.validate()

@@ -33,7 +33,7 @@ class Site:
         shutil.copytree(built.folder, cache / built.sha256)
         self.servings = Servings(Bucket("none", "none", "http://127.0.0.1:1"), cache, 60)
         self.servings.serve("shop", built.pointer(1))
-        self.log = PredictionLog(Published(), 60)  # type: ignore[arg-type]
+        self.log = PredictionLog(Published(), 60, cache / "spool")  # type: ignore[arg-type]
         app = create_app(self.servings, self.log, Published(), None)  # type: ignore[arg-type]
         self.whole = app.wsgi_app
         self.asked: list[str] = []

@@ -41,7 +41,7 @@ class Service:
         self.cache = cache
         self.publisher = InMemoryPublisher()
         self.servings = Servings(Bucket("none", "none", "http://127.0.0.1:1"), cache, 60)
-        self.log = PredictionLog(self.publisher, 60, capacity=1000)  # type: ignore[arg-type]
+        self.log = PredictionLog(self.publisher, 60, cache / "spool")  # type: ignore[arg-type]
         app = create_app(self.servings, self.log, self.publisher, None)  # type: ignore[arg-type]
         self.client: FlaskClient = app.test_client()
 
@@ -267,13 +267,6 @@ def test_the_log_catches_up_after_an_outage_with_the_same_event_id(service: Serv
     service.publisher.error = None
     assert len(service.logged()) == 3
     assert (service.log.published, service.log.pending, service.log.lost) == (3, 0, 0)
-
-
-def test_a_full_log_loses_the_oldest_and_counts_them(service: Service, built: BuiltRelease) -> None:
-    service.predict({"rows": raw_rows(900)})
-    _, answer = service.predict({"rows": raw_rows(300)})
-    assert (service.log.lost, len(logged := service.logged())) == (200, 1000)
-    assert str(logged[-1].id) == answer["predictions"][-1]["prediction_id"]
 
 
 def test_a_message_that_can_never_be_published_does_not_stop_the_others(service: Service, built: BuiltRelease) -> None:

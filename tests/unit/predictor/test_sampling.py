@@ -1,5 +1,4 @@
 from pathlib import Path
-from uuid import UUID, uuid4
 
 import pytest
 
@@ -12,42 +11,33 @@ from predictor.serving import Servings
 from releases import build_release, raw_rows
 
 
-def ids(count: int) -> list[UUID]:
-    return [uuid4() for _ in range(count)]
-
-
 def after_the_first(share: float) -> Sampler:
     sampler = Sampler(share)
-    unlucky = UUID(int=2**32 - 1)
-    for _ in range(FIRST):
-        assert sampler.takes("v1", unlucky)
-    assert not sampler.takes("v1", unlucky)
+    assert sampler.choose("v1", FIRST - 1) == list(range(FIRST - 1))
+    assert 0 in sampler.choose("v1", 20)
     return sampler
 
 
 def test_the_share_is_kept_once_the_first_are_taken() -> None:
     sampler = after_the_first(0.2)
-    taken = sum(sampler.takes("v1", id_) for id_ in ids(20_000))
+    taken = sum(len(sampler.choose("v1", 100)) for _ in range(200))
     assert 3600 < taken < 4400
 
 
-def test_the_same_prediction_is_chosen_by_every_worker() -> None:
-    one, other = after_the_first(0.3), after_the_first(0.3)
-    assert all(one.takes("v1", id_) == other.takes("v1", id_) for id_ in ids(500))
+def test_rows_of_one_request_are_chosen_one_by_one() -> None:
+    assert 100 < len(after_the_first(0.2).choose("v1", 1000)) < 300
 
 
 def test_each_release_has_its_own_first() -> None:
-    assert after_the_first(0.01).takes("v2", UUID(int=2**32 - 1))
+    assert after_the_first(1e-9).choose("v2", 3) == [0, 1, 2]
 
 
 def test_a_share_of_nothing_takes_not_even_the_first() -> None:
-    assert not any(Sampler(0).takes("v1", id_) for id_ in [UUID(int=0), *ids(100)])
+    assert Sampler(0).choose("v1", 100) == []
 
 
 def test_a_share_of_one_takes_all() -> None:
-    sampler = after_the_first(0.5)
-    assert sampler.takes("v1", UUID(int=0))
-    assert all(Sampler(1).takes("v1", id_) for id_ in [UUID(int=2**32 - 1), *ids(200)])
+    assert after_the_first(1).choose("v1", 200) == list(range(200))
 
 
 class Mailbox:
@@ -67,7 +57,7 @@ def test_sampled_predictions_carry_the_row_that_the_client_sent(tmp_path: Path, 
     servings = Servings(Bucket("none", "none", "http://127.0.0.1:1"), tmp_path, 60)
     servings.serve("shop", built.pointer())
     mailbox = Mailbox()
-    log = PredictionLog(mailbox, 60, sampler=Sampler(share))  # type: ignore[arg-type]
+    log = PredictionLog(mailbox, 60, tmp_path / "spool", Sampler(share))  # type: ignore[arg-type]
     client = create_app(servings, log, mailbox, None).test_client()  # type: ignore[arg-type]
     rows = raw_rows(30, seed=5)
     assert client.post("/pipelines/shop/predict", json={"rows": rows}).status_code == 200

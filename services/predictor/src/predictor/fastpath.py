@@ -1,7 +1,7 @@
 """Answers predictions before Flask is asked: the same code without the framework's share of the time.
 
 WSGI middleware around the app. What is ordinary, a JSON body with a length to the route of predictions, goes at once to
-`handlers.predict`; all else, and whatever fails on the way, is the app's, which reads the request from its beginning
+`inference.predict`; all else, and whatever fails on the way, is the app's, which reads the request from its beginning
 and explains. `X-Request-Id` is put on every answer, also on the app's.
 """
 
@@ -14,7 +14,7 @@ from uuid import uuid4
 import msgspec
 
 from esteira.logs import bind_context, is_traceparent, new_trace
-from predictor.handlers import predict
+from predictor.inference import JsonQuestion, predict
 from predictor.prediction_log import PredictionLog
 from predictor.serving import Serving, Servings
 
@@ -80,9 +80,9 @@ class FastPath:
 
     def _predict(self, serving: Serving, data: bytes, trace: str | None) -> Any:
         if serving.challenger is None:
-            return predict(serving, self._log, data)
+            return predict(serving, self._log, JsonQuestion(data))
         with bind_context(trace if is_traceparent(trace) else new_trace()):  # a challenger's failure is logged
-            return predict(serving, self._log, data)
+            return predict(serving, self._log, JsonQuestion(data))
 
 
 def _is_ordinary(environ: Environ) -> bool:

@@ -1,7 +1,9 @@
 """The one place that reads the environment: `python -m predictor.server`."""
 
 import os
+import re
 import tempfile
+from collections.abc import Mapping
 from multiprocessing.util import Finalize
 from pathlib import Path
 
@@ -27,8 +29,16 @@ def create() -> Flask:
     cache = settings.cache_dir or Path(tempfile.gettempdir()) / f"esteira-predictor-{os.getuid()}"
     publisher = Publisher(settings.google_cloud_project)
     servings = Servings(Bucket(settings.bucket, settings.google_cloud_project), cache, settings.pointer_poll_seconds)
-    log = PredictionLog(publisher, settings.log_flush_seconds, sampler=Sampler(settings.sample_share))
+    spool = settings.spool_dir or cache / "spool" / name_destination(settings, os.environ)
+    sampler = Sampler(settings.sample_share)
+    log = PredictionLog(publisher, settings.log_flush_seconds, spool, sampler, settings.spool_bytes)
     servings.start()
     log.start()
     Finalize(None, log.close, exitpriority=0)  # at the end of a process, whether a server forked it or multiprocessing
     return name_build(create_app(servings, log, publisher, make_verifier(settings)), settings)
+
+
+def name_destination(settings: PredictorSettings, environ: Mapping[str, str]) -> str:
+    """A folder's name for the Pub/Sub that predictions wait for: what was meant for one is never sent to another."""
+    address = f"{settings.google_cloud_project}@{environ.get('PUBSUB_EMULATOR_HOST') or 'pubsub'}"
+    return re.sub(r"[^A-Za-z0-9.@-]", "_", address)

@@ -1,55 +1,86 @@
 """Every answered prediction on its way to Pub/Sub, off the path of the request.
 
-Answers are put into a bounded buffer; one thread publishes it in batches. A batch keeps its event id until Pub/Sub
-has taken it, so that a batch sent twice is stored once. What is still here when a worker ends in order is flushed;
-what a killed worker had not flushed is lost. When Pub/Sub stays away until the buffer is full, the oldest predictions
-make room, are counted, and an ERROR says so: predictions go on.
+An answer is written to the spool before it is given; one thread publishes what lies there in batches. So a worker that
+is killed loses nothing that it answered: another one, or the next, finds its folder and goes on. A batch keeps its
+event id until Pub/Sub has taken it, so that one sent twice is stored once. While Pub/Sub is away predictions go on;
+when the spool is larger than its limit, the oldest make room, are counted, and an ERROR says so. A release
+whose pipeline wants `delivery: strict` is answered only once Pub/Sub has its predictions.
 """
 
 import logging
 import threading
-from collections import deque
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
 
 import msgspec
 
-from esteira.events import Message, Prediction, PredictionsServed, encode
+from esteira.events import Message, PredictionsServed, envelop
 from esteira.exceptions import PermanentError, TransientError
-from esteira.publisher import MAX_BYTES, Publisher
+from esteira.publisher import Publisher
 from predictor.sampling import Sampler
+from predictor.spool import Batch, Header, Record, SpoolReader, SpoolWriter, adopt
 
 logger = logging.getLogger(__name__)
 
-BATCH = 500
-LOOK_AHEAD = 2 * BATCH
-CAPACITY = 200_000
+BATCH_ROWS = 500
+BATCH_BYTES = 1 << 20
+SPOOL_BYTES = 256 << 20
+ADOPT_SECONDS = 10.0
+COMPLAIN_SECONDS = 60.0
 SOURCE = "predictor"
-Entry = tuple[str, str, Prediction]
 
 
-class Tally(msgspec.Struct):
-    """What is counted of a release beside its predictions."""
+class LoggedPrediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A prediction as `esteira.events.Prediction` reads it; its id is text already."""
 
-    failures: int = 0
-    microseconds: int = 0
+    id: str
+    entity: str | None
+    event_time: datetime
+    served_at: datetime
+    score: float
+    features: Sequence[float | str | None]
+    row: dict[str, Any] | None = None
 
 
 class PredictionLog:
-    """The log of one worker process."""
+    """The log of one worker process.
+
+    Args:
+        publisher: to Pub/Sub.
+        flush_seconds: how long a prediction may wait.
+        root: holds the spools of all workers that publish to the same project.
+        sampler: chooses the predictions whose raw row is logged too.
+        spool_bytes: how much may wait for Pub/Sub.
+    """
 
     def __init__(
-        self, publisher: Publisher, flush_seconds: float, capacity: int = CAPACITY, sampler: Sampler | None = None
+        self,
+        publisher: Publisher,
+        flush_seconds: float,
+        root: Path,
+        sampler: Sampler | None = None,
+        spool_bytes: int = SPOOL_BYTES,
     ) -> None:
         self.sampler = sampler or Sampler(0)
         self._publisher = publisher
         self._flush_seconds = flush_seconds
-        self._waiting: deque[Entry] = deque(maxlen=capacity)
-        self._tallies: dict[tuple[str, str], Tally] = {}
-        self._sending: Message | None = None
-        self._sending_count = 0
+        self._root = root
+        self._spool_bytes = spool_bytes
+        self._writer = SpoolWriter(root)
+        self._reader: SpoolReader | None = None
+        self._sending: list[Message] = []
+        self._sending_rows = 0
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
         self._wake = threading.Event()
         self._closed = threading.Event()
+        self._complained = -COMPLAIN_SECONDS
+        self._adopted = -ADOPT_SECONDS
+        self.added = 0
         self.published = 0
         self.lost = 0
 
@@ -57,29 +88,39 @@ class PredictionLog:
         """Starts to publish, in a thread of its own."""
         threading.Thread(target=self._run, name="prediction-log", daemon=True).start()
 
-    def add(self, pipeline: str, model_version: str, predictions: list[Prediction]) -> None:
-        """Takes predictions over; returns at once."""
-        with self._lock:
-            lost = max(0, len(self._waiting) + len(predictions) - (self._waiting.maxlen or 0))
-            self._waiting.extend((pipeline, model_version, prediction) for prediction in predictions)
-            self.lost += lost
-            crowded = len(self._waiting) >= BATCH
-        if lost:
-            logger.error("predictions lost: the log is full", extra={"lost": lost, "lost_in_all": self.lost})
-        if crowded:
-            self._wake.set()
+    def add(
+        self,
+        pipeline: str,
+        model_version: str,
+        predictions: Sequence[LoggedPrediction],
+        microseconds: int = 0,
+        *,
+        strict: bool = False,
+    ) -> None:
+        """Takes predictions over, and the time that was spent on them; they are on disk when this returns.
 
-    def count(self, pipeline: str, model_version: str, microseconds: int = 0, failures: int = 0) -> None:
-        """Counts time spent on answering, and rows that could not be answered; told with the next predictions."""
-        with self._lock:
-            tally = self._tallies.setdefault((pipeline, model_version), Tally())
-            tally.microseconds += microseconds
-            tally.failures += failures
+        Args:
+            strict: they are published when this returns, and are in no spool.
+
+        Raises:
+            Unavailable: `strict`, and Pub/Sub does not answer.
+        """
+        for start in range(0, len(predictions), BATCH_ROWS):
+            some = predictions[start : start + BATCH_ROWS]
+            header = Header(pipeline, model_version, len(some), 0 if start else microseconds)
+            if strict:
+                self._publish_now(Record(header, _encode(some)))
+            else:
+                self._append(header, _encode(some))
+
+    def count_failures(self, pipeline: str, model_version: str, rows: int) -> None:
+        """Counts rows that a challenger could not answer; told with the next predictions."""
+        self._append(Header(pipeline, model_version, failures=rows), b"")
 
     @property
     def pending(self) -> int:
-        """How many predictions are not published yet."""
-        return len(self._waiting) + self._sending_count
+        """How many predictions of this worker are not published yet."""
+        return self.added - self.published - self.lost
 
     def flush(self) -> None:
         """Publishes all that waits.
@@ -88,28 +129,64 @@ class PredictionLog:
             Unavailable: Pub/Sub does not answer; nothing is lost by it.
         """
         with self._flushing:
-            while self._take():
-                assert self._sending is not None  # noqa: S101  `_take` says so
-                try:
-                    self._publisher.publish(self._sending)
-                    self.published += self._sending_count
-                except PermanentError as error:
-                    self._give_up(str(error))
-                self._sending, self._sending_count = None, 0
-
-    def _give_up(self, why: str) -> None:
-        """A message that Pub/Sub will never take must not stand in the way of the others."""
-        self.lost += self._sending_count
-        logger.error("predictions lost: not publishable", extra={"lost": self._sending_count, "error": why})
+            if self._reader is None and self._writer.folder is not None:
+                self._reader = SpoolReader(self._writer.folder)
+            if self._reader is not None:
+                self._drain(self._reader)
 
     def close(self) -> None:
-        """Flushes for the last time, when the process ends."""
+        """Flushes for the last time, when the process ends; what cannot be published stays for the next."""
         self._closed.set()
         self._wake.set()
         try:
-            self.flush()
+            self._end()
         except TransientError as error:
-            logger.error("predictions lost at the end", extra={"lost": self.pending, "error": str(error)})  # noqa: TRY400
+            facts = {"pending": self.pending, "spool": str(self._root), "error": str(error)}
+            logger.error("predictions not published at the end; they wait in the spool", extra=facts)  # noqa: TRY400
+
+    def _end(self) -> None:
+        """Publishes what is left, and takes the folder away."""
+        with self._flushing:
+            ended, reader = self._writer.end(), self._reader
+            self._reader = None
+            if ended is None:
+                return
+            done = False
+            try:
+                self._drain(reader or SpoolReader(ended.folder))
+                done = True
+            finally:
+                ended.close(published=done)
+
+    def _append(self, header: Header, predictions: bytes) -> None:
+        try:
+            self._writer.append(header, predictions)
+        except OSError as error:
+            self._count_lost(header.rows, str(error))
+            return
+        with self._lock:
+            self.added += header.rows
+            crowded = self.pending >= BATCH_ROWS
+        if crowded:
+            self._wake.set()
+
+    def _count_lost(self, rows: int, why: str) -> None:
+        """Says so once in a while, not with every request."""
+        with self._lock:
+            self.added += rows
+            self.lost += rows
+            due = time.monotonic() - self._complained >= COMPLAIN_SECONDS
+            self._complained = time.monotonic() if due else self._complained
+        if due:
+            facts = {"lost": rows, "lost_in_all": self.lost, "error": why}
+            logger.error("predictions lost: not written to the spool", extra=facts)
+
+    def _publish_now(self, record: Record) -> None:
+        header = record.header
+        self._publisher.publish(_message(header.pipeline, header.model_version, [record], uuid4()))
+        with self._lock:
+            self.added += header.rows
+            self.published += header.rows
 
     def _run(self) -> None:
         while not self._closed.is_set():
@@ -117,67 +194,79 @@ class PredictionLog:
             self._wake.clear()
             try:
                 self.flush()
+                self._adopt()
             except TransientError as error:
                 logger.warning("prediction log waits", extra={"pending": self.pending, "error": str(error)})
+                self._trim()
             except Exception:
                 logger.exception("prediction log failed")
 
-    def _take(self) -> bool:
-        """Makes a message of the oldest predictions of one release, unless one is under way; False if none is left."""
-        if self._sending is not None:
-            return True
-        with self._lock:
-            if not self._waiting:
-                return self._take_failures()
-            entries = self._take_oldest()
-            self._sending_count = len(entries)
-            tally = self._tallies.pop(entries[0][:2], Tally())
-        self._sending = _message(entries, tally)
-        while len(self._sending.data) > MAX_BYTES and len(entries) > 1:
-            entries = self._put_half_back(entries)
-            self._sending = _message(entries, tally)
-        return True
+    def _drain(self, reader: SpoolReader) -> None:
+        while self._sending or self._take(reader):
+            self._send()
+            self.published += self._sending_rows
+            self._sending_rows = 0
 
-    def _take_oldest(self) -> list[Entry]:
-        """A batch of the release that waits longest; under a canary the entries of two releases alternate."""
-        seen = [self._waiting.popleft() for _ in range(min(len(self._waiting), LOOK_AHEAD))]
-        release = seen[0][:2]
-        mine = [entry for entry in seen if entry[:2] == release][:BATCH]
-        taken = {id(entry) for entry in mine}
-        self._waiting.extendleft(entry for entry in reversed(seen) if id(entry) not in taken)
-        return mine
-
-    def _take_failures(self) -> bool:
-        """Makes a message of failures alone, where a release answers nothing; other tallies go with predictions."""
-        failed = next((release for release, tally in self._tallies.items() if tally.failures), None)
-        if failed is None:
+    def _take(self, reader: SpoolReader) -> bool:
+        batch = reader.take(BATCH_ROWS, BATCH_BYTES)
+        if batch is None:
             return False
-        tally = self._tallies.pop(failed)
-        self._sending = encode(_event(*failed, [], tally), SOURCE)
+        self._sending, self._sending_rows = _messages(batch), batch.rows
         return True
 
-    def _put_half_back(self, entries: list[Entry]) -> list[Entry]:
-        """Wide rows: a full batch of them is more than one message holds."""
-        half = len(entries) // 2
-        with self._lock:
-            room = (self._waiting.maxlen or 0) - len(self._waiting)
-            kept = entries[half:][max(0, len(entries) - half - room) :]
-            self.lost += len(entries) - half - len(kept)
-            self._waiting.extendleft(reversed(kept))
-            self._sending_count = half
-        return entries[:half]
+    def _send(self) -> None:
+        while self._sending:
+            try:
+                self._publisher.publish(self._sending[0])
+            except PermanentError as error:  # it must not stand in the way of the others
+                logger.error("predictions lost: not publishable", extra={"error": str(error)})  # noqa: TRY400
+                self.lost += self._sending_rows
+                self._sending_rows = 0
+            self._sending.pop(0)
+
+    def _adopt(self) -> None:
+        """Publishes what workers left behind that were killed."""
+        if time.monotonic() - self._adopted < ADOPT_SECONDS:
+            return
+        self._adopted = time.monotonic()
+        for folder in adopt(self._root):
+            rows, reader = 0, SpoolReader(folder)
+            while (batch := reader.take(BATCH_ROWS, BATCH_BYTES)) is not None:
+                for message in _messages(batch):
+                    self._publisher.publish(message)
+                rows += batch.rows
+            if rows:
+                logger.warning("predictions of a worker that was killed are published", extra={"rows": rows})
+
+    def _trim(self) -> None:
+        if self._reader is None or not (lost := self._reader.trim(self._spool_bytes)):
+            return
+        self.lost += lost
+        logger.error("predictions lost: the spool is full", extra={"lost": lost, "lost_in_all": self.lost})
 
 
-def _message(entries: list[Entry], tally: Tally) -> Message:
-    pipeline, version, _ = entries[0]
-    return encode(_event(pipeline, version, [prediction for _, _, prediction in entries], tally), SOURCE)
+def _encode(predictions: Sequence[LoggedPrediction]) -> bytes:
+    return msgspec.json.encode(predictions)[1:-1]
 
 
-def _event(pipeline: str, version: str, predictions: list[Prediction], tally: Tally) -> PredictionsServed:
-    return PredictionsServed(
+def _messages(batch: Batch) -> list[Message]:
+    """One for each release; under a canary the records of two alternate."""
+    releases: dict[tuple[str, str], list[Record]] = {}
+    for record in (record for record in batch.records if record.header.pipeline):
+        releases.setdefault((record.header.pipeline, record.header.model_version), []).append(record)
+    return [_message(*release, records, batch.event_id(*release)) for release, records in releases.items()]
+
+
+def _message(pipeline: str, model_version: str, records: list[Record], event_id: UUID) -> Message:
+    """The event without decoding what is JSON already."""
+    event = PredictionsServed(
         pipeline=pipeline,
-        model_version=version,
-        predictions=predictions,
-        failures=tally.failures,
-        microseconds=tally.microseconds,
+        model_version=model_version,
+        predictions=[],
+        failures=sum(record.header.failures for record in records),
+        microseconds=sum(record.header.microseconds for record in records),
     )
+    fields = {name: value for name, value in msgspec.to_builtins(event).items() if name != "predictions"}
+    predictions = b",".join(record.predictions for record in records if record.predictions)
+    data = b'%b,"predictions":[%b]}' % (msgspec.json.encode(fields)[:-1], predictions)
+    return envelop(PredictionsServed.topic, data, SOURCE, event_id)

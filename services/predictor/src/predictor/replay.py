@@ -17,7 +17,6 @@ from flask.testing import FlaskClient
 
 import predictor
 from esteira.bucket import Bucket
-from esteira.events import Prediction
 from esteira.exceptions import EsteiraError
 from esteira.publisher import Publisher
 from esteira.release import MANIFEST, Pointer, Release
@@ -25,7 +24,7 @@ from esteira.runtime import SMOKE_TOLERANCE
 from esteira.samples import Sample
 from predictor.app import create_app
 from predictor.decoding import MAX_ROWS
-from predictor.prediction_log import PredictionLog
+from predictor.prediction_log import LoggedPrediction, PredictionLog
 from predictor.served import ServedRelease
 from predictor.serving import Serving, Servings
 
@@ -83,10 +82,18 @@ class RecordingLog(PredictionLog):
     """Keeps the predictions of the last request, to look at their features."""
 
     def __init__(self) -> None:
-        super().__init__(Publisher("replay"), flush_seconds=math.inf)
-        self.last: list[Prediction] = []
+        super().__init__(Publisher("replay"), math.inf, Path(tempfile.gettempdir()))
+        self.last: Sequence[LoggedPrediction] = []
 
-    def add(self, pipeline: str, model_version: str, predictions: list[Prediction]) -> None:  # noqa: ARG002
+    def add(
+        self,
+        pipeline: str,  # noqa: ARG002
+        model_version: str,  # noqa: ARG002
+        predictions: Sequence[LoggedPrediction],
+        microseconds: int = 0,  # noqa: ARG002
+        *,
+        strict: bool = False,  # noqa: ARG002
+    ) -> None:
         """Takes the place of what was kept before."""
         self.last = predictions
 
@@ -166,7 +173,7 @@ class Replay:
         return answer.status_code, msgspec.json.decode(answer.data)
 
     def _compare(
-        self, expected: Expected, answer: dict[str, Any], logged: Prediction, prefix: str
+        self, expected: Expected, answer: dict[str, Any], logged: LoggedPrediction, prefix: str
     ) -> Iterator[Difference]:
         pairs: list[tuple[str, Any, Any]] = [
             ("score", expected.score, answer["score"]),
@@ -178,7 +185,7 @@ class Replay:
             if not self._same(path, was, now):
                 yield Difference(id=expected.id, path=f"{prefix}{path}", expected=was, got=now)
 
-    def _features(self, was: list[Any], now: list[Any]) -> list[tuple[str, Any, Any]]:
+    def _features(self, was: list[Any], now: Sequence[Any]) -> list[tuple[str, Any, Any]]:
         names = [f"features.{feature.name}" for feature in self._release.features]
         if not len(names) == len(was) == len(now):
             return [("features", was, now)]

@@ -9,7 +9,9 @@ from esteira.events import ModelPromoted
 from esteira.publisher import Publisher
 from esteira.web import event_route, json_response, read_json, read_json_bytes
 from predictor.fastpath import MAX_REQUEST_BYTES
-from predictor.handlers import FeedbackRequest, describe, give_feedback, list_pipelines, predict
+from predictor.feedback import FeedbackRequest, give_feedback
+from predictor.handlers import describe, list_pipelines
+from predictor.inference import JsonQuestion, predict
 from predictor.openapi import make_openapi
 from predictor.prediction_log import PredictionLog
 from predictor.serving import Servings
@@ -22,7 +24,7 @@ def make_pipelines(servings: Servings, log: PredictionLog, publisher: Publisher)
     @blueprint.post("/pipelines/<name>/predict")
     def post_predict(name: str) -> Response:
         serving = servings.get(name)
-        answer = predict(serving, log, read_json_bytes(request, MAX_REQUEST_BYTES))
+        answer = predict(serving, log, JsonQuestion(read_json_bytes(request, MAX_REQUEST_BYTES)))
         response = json_response(answer)
         response.headers["X-Model-Version"] = answer.model_version
         return response

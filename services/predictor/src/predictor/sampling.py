@@ -1,15 +1,14 @@
 """Of which predictions the raw row is kept, so that changed code can be tried on what production was asked."""
 
+import random
 import threading
-from uuid import UUID
 
 FIRST = 50
 """Predictions of each release that a worker keeps whatever the share: little traffic too gives a sample at once."""
-_RANGE = 2**32
 
 
 class Sampler:
-    """Chooses predictions by their id; threads may share it.
+    """Chooses predictions by chance; threads may share it.
 
     Args:
         share: of predictions, from 0 (none at all, not even the first) to 1.
@@ -17,18 +16,20 @@ class Sampler:
 
     def __init__(self, share: float) -> None:
         self._share = share
-        self._limit = int(share * _RANGE)
+        self._random = random.Random()  # noqa: S311  a sample, no secret
         self._first: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def takes(self, model_version: str, prediction_id: UUID) -> bool:
-        """Whether the raw row of this prediction is kept; decided by the id alone once the first are taken."""
+    def choose(self, model_version: str, rows: int) -> list[int]:
+        """The positions of those whose raw row is kept, among so many predictions of a request."""
         if not self._share:
-            return False
-        return prediction_id.int % _RANGE < self._limit or self._is_among_first(model_version)
+            return []
+        first = self._take_first(model_version, rows) if self._first.get(model_version, 0) < FIRST else 0
+        draw, share = self._random.random, self._share
+        return [position for position in range(rows) if position < first or draw() < share]
 
-    def _is_among_first(self, model_version: str) -> bool:
+    def _take_first(self, model_version: str, rows: int) -> int:
         with self._lock:
             taken = self._first.get(model_version, 0)
-            self._first[model_version] = min(taken + 1, FIRST)
-        return taken < FIRST
+            self._first[model_version] = min(FIRST, taken + rows)
+            return self._first[model_version] - taken

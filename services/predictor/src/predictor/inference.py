@@ -1,0 +1,290 @@
+"""The data plane: what becomes of a question, in whatever dialect it was asked: check, prepare, score, log."""
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol
+from uuid import uuid4
+
+import msgspec
+
+from esteira.exceptions import BadInput, PermanentError, Problem
+from esteira.release import Release
+from esteira.schema import MAX_KEY_BYTES, Column, Row, check_row
+from esteira.web import decode_json
+from predictor.arms import takes_challenger
+from predictor.decoding import MAX_ROWS, Body
+from predictor.prediction_log import LoggedPrediction, PredictionLog
+from predictor.served import ServedRelease
+from predictor.serving import Serving
+
+logger = logging.getLogger(__name__)
+
+MAX_PROBLEMS = 100
+_ID_DIGITS = 3
+"""Hexadecimal digits of a prediction's id that count the rows of its request."""
+
+
+class Question(Protocol):
+    """Rows that a client wants predictions for."""
+
+    def read(self, served: ServedRelease) -> Body:
+        """The values of the question to this release.
+
+        Raises:
+            BadInput: names every wrong value by its path, up to `MAX_PROBLEMS`.
+        """
+
+    def sent(self) -> Sequence[Any]:
+        """The raw rows as the client sent them; asked only where `read` gave rows."""
+
+
+class PredictRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Raw rows, or features for clients that hold them already."""
+
+    rows: list[Any] | None = None
+    features: list[Any] | None = None
+
+
+class JsonQuestion:
+    """The body of a request of the native dialect: `PredictRequest`."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def read(self, served: ServedRelease) -> Body:
+        """By the release's compiled type, or by the rules, which name what is wrong."""
+        return served.decoder.decode(self._body) or self._check(served.release)
+
+    def _check(self, release: Release) -> Body:
+        request = decode_json(self._body, PredictRequest)
+        if (request.rows is None) == (request.features is None):
+            raise BadInput([Problem("", "send either `rows` (raw columns) or `features`")])
+        if request.rows is not None:
+            return RowsQuestion(request.rows, "rows").check(release)
+        return RowsQuestion(request.features or [], "features").check(release)
+
+    def sent(self) -> Sequence[Any]:
+        """Decodes again: few requests are sampled."""
+        rows: list[Any] = msgspec.json.decode(self._body)["rows"]
+        return rows
+
+
+class RowsQuestion:
+    """Rows that another dialect brought.
+
+    Args:
+        rows: an object of columns each, as JSON gives it.
+        kind: whether they are raw rows, or features.
+        path: how the dialect names them in problems.
+    """
+
+    def __init__(self, rows: list[Any], kind: Literal["rows", "features"], path: str | None = None) -> None:
+        self._rows = rows
+        self._kind = kind
+        self._path = kind if path is None else path
+
+    def read(self, served: ServedRelease) -> Body:
+        """By the rules."""
+        return self.check(served.release)
+
+    def check(self, release: Release) -> Body:
+        """The values of the question, for which the release's schema is all that is needed."""
+        if not 1 <= len(self._rows) <= MAX_ROWS:
+            raise BadInput([Problem(self._path, f"holds {len(self._rows)} rows; send 1 to {MAX_ROWS}")])
+        if self._kind == "rows":
+            return Body(rows=_check_rows(release.columns, self._rows, self._path))
+        return Body(features=_check_rows(_feature_columns(release), self._rows, self._path))
+
+    def sent(self) -> Sequence[Any]:
+        """The rows themselves."""
+        return self._rows
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One prediction."""
+
+    prediction_id: str
+    """A UUID."""
+    score: float
+    label: bool | None = None
+    """Whether the score reaches the release's threshold; absent for a regression."""
+
+
+class PredictAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The predictions, in the order of the rows."""
+
+    pipeline: str
+    model_version: str
+    predictions: list[Answer]
+
+
+def predict(serving: Serving, log: PredictionLog, question: Question) -> PredictAnswer:
+    """Scores the rows of a question and logs each answer before it is given.
+
+    A challenger's failure is its own: it is logged and counted, and the champion answers.
+
+    Raises:
+        BadInput: see `Question.read`.
+        PermanentError: the model has no finite score for a row; nothing is answered, nothing logged.
+        Unavailable: the pipeline's log is strict, and Pub/Sub does not answer.
+    """
+    read = question.read(serving.runtime)
+    challenger = _challenger_for(serving, read)
+    if challenger is None:
+        return _answer(serving.runtime, log, read, question)
+    try:
+        return _answer(challenger, log, question.read(challenger), question)
+    except Exception as error:
+        answer = _answer(serving.runtime, log, read, question)  # where the champion fails too, the request is to blame
+        _record_failure(challenger.release, log, len(answer.predictions), error)
+        return answer
+
+
+def _challenger_for(serving: Serving, read: Body) -> ServedRelease | None:
+    """The challenger, where a canary runs and the request is of its share."""
+    wanted = serving.pointer.challenger
+    if serving.challenger is None or wanted is None or read.rows is None:
+        return None
+    if not takes_challenger(wanted.version, serving.runtime.entity(read.rows[0]), wanted.share):
+        return None
+    return serving.challenger
+
+
+def _record_failure(release: Release, log: PredictionLog, rows: int, error: Exception) -> None:
+    facts = {"pipeline": release.pipeline, "version": release.version, "rows": rows, "error": str(error)}
+    logger.error("challenger failed; the champion answered", extra=facts)
+    log.count_failures(release.pipeline, release.version, rows)
+
+
+def _answer(served: ServedRelease, log: PredictionLog, read: Body, question: Question) -> PredictAnswer:
+    release, began = served.release, time.perf_counter_ns()
+    entities = _entities(served, read)
+    features = served.feature_rows(read.rows) if read.rows is not None else read.features or []
+    scores: list[float] = served.score_rows(features).tolist()
+    _require_finite(release, scores)
+    microseconds = (time.perf_counter_ns() - began) // 1000
+    ids = _make_ids(len(scores))
+    logged = _logged(served, log, read, question, ids, entities, features, scores)
+    log.add(release.pipeline, release.version, logged, microseconds)
+    threshold = release.threshold
+    answers = [
+        Answer(prediction_id=id_, score=score, label=None if threshold is None else score >= threshold)
+        for id_, score in zip(ids, scores, strict=True)
+    ]
+    return PredictAnswer(pipeline=release.pipeline, model_version=release.version, predictions=answers)
+
+
+def _make_ids(rows: int) -> list[str]:
+    """Random UUIDs that differ in their last digits alone: chance is asked once for a request, not for each row."""
+    first = str(uuid4())[:-_ID_DIGITS]
+    return [f"{first}{position:0{_ID_DIGITS}x}" for position in range(rows)]
+
+
+def _require_finite(release: Release, scores: list[float]) -> None:
+    """A link such as exp may overflow; JSON has no word for the result, and a client no use."""
+    row = next((row for row, score in enumerate(scores) if not math.isfinite(score)), None)
+    if row is not None:
+        raise PermanentError(f"release {release.version} gives {scores[row]} for row {row}, which is no prediction")
+
+
+def _entities(served: ServedRelease, read: Body) -> Sequence[str | None]:
+    """The entity key of each row; None where features came.
+
+    Raises:
+        BadInput: a key is one that etl would refuse in a file, and that Postgres could not index.
+    """
+    if read.rows is None:
+        return [None] * len(read.features or [])
+    keys = [served.entity(row) for row in read.rows]
+    check_keys(served.release, keys, "rows")
+    return keys
+
+
+def check_objects(columns: Sequence[Column], given: list[Any], name: str, inner: str = "") -> list[Row]:
+    """Checks objects of columns, each at the path `<name>[<position>]<inner>`.
+
+    Raises:
+        BadInput: names every wrong value, up to `MAX_PROBLEMS`.
+    """
+    rows: list[Row] = []
+    problems: list[Problem] = []
+    for position, row in enumerate(given):
+        typed, found = check_row(columns, row, f"{name}[{position}]{inner}")
+        rows.append(typed)
+        problems += found
+        if len(problems) >= MAX_PROBLEMS:
+            break
+    if problems:
+        raise BadInput(problems[:MAX_PROBLEMS])
+    return rows
+
+
+def _check_rows(columns: Sequence[Column], given: list[Any], name: str) -> list[tuple[Any, ...]]:
+    return [tuple(row.values()) for row in check_objects(columns, given, name)]
+
+
+def check_keys(release: Release, keys: Sequence[str], name: str) -> None:
+    """Refuses keys that etl would refuse in a file, and that Postgres could not index.
+
+    Raises:
+        BadInput: names each of them by its position.
+    """
+    problems = [
+        Problem(f"{name}[{position}]", f"the entity key is longer than {MAX_KEY_BYTES} bytes; shorten {release.entity}")
+        for position, key in enumerate(keys)
+        if len(key) * 4 > MAX_KEY_BYTES and len(key.encode()) > MAX_KEY_BYTES
+    ]
+    if problems:
+        raise BadInput(problems[:MAX_PROBLEMS])
+
+
+def _feature_columns(release: Release) -> list[Column]:
+    return [
+        Column(name=feature.name, type="number" if feature.kind == "numeric" else "string", nullable=True)
+        for feature in release.features
+    ]
+
+
+def _logged(
+    served: ServedRelease,
+    log: PredictionLog,
+    read: Body,
+    question: Question,
+    ids: list[str],
+    entities: Sequence[str | None],
+    features: Sequence[Sequence[Any]],
+    scores: list[float],
+) -> list[LoggedPrediction]:
+    served_at = datetime.now(UTC)
+    moments: Sequence[datetime | None] = [None] * len(ids)
+    values, rows = features, {}
+    if read.rows is not None:
+        moments = [served.event_time(row) for row in read.rows]
+        values = [[_loggable(value) for value in row] for row in features]
+        if chosen := log.sampler.choose(served.release.version, len(ids)):
+            sent = question.sent()
+            rows = {position: sent[position] for position in chosen}
+    return [
+        LoggedPrediction(
+            id=id_,
+            entity=entity,
+            event_time=moment or served_at,
+            served_at=served_at,
+            score=score,
+            features=row,
+            row=rows.get(position),
+        )
+        for position, (id_, entity, moment, row, score) in enumerate(
+            zip(ids, entities, moments, values, scores, strict=True)
+        )
+    ]
+
+
+def _loggable(value: Any) -> float | str | None:
+    if value is None or isinstance(value, str):
+        return value
+    number = float(value)
+    return number if math.isfinite(number) else None

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import duckdb
 import msgspec
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from esteira.bucket import Bucket
+from esteira.dataset import Manifest, Part
 from esteira.features import FeatureQuery, create_references
 from esteira.pipeline import LoadedPipeline, load_pipeline
 from esteira.profile import SCORE, Profile, describe_categorical, describe_numeric
@@ -21,6 +23,7 @@ from esteira.release import (
     PROFILE,
     STATEMENT,
     Dataset,
+    FeatureForm,
     File,
     Pointer,
     Release,
@@ -29,9 +32,11 @@ from esteira.release import (
 )
 from esteira.schema import Row, check_row, quote
 from esteira.scoring import Task
-from esteira.statement import compile_statement
+from esteira.sqlite_form import form_sha256, translate
+from esteira.statement import Statement, compile_statement
 from trainer.export import export_model
 from trainer.learners import build_pipeline, encode_frame, fit, learn_features, predict_scores
+from trainer.serving_form import write_form
 
 PIPELINE = """\
 pipeline: shop
@@ -122,8 +127,14 @@ class BuiltRelease(msgspec.Struct, frozen=True):
         bucket.write_if(path, msgspec.json.encode(self.pointer(generation)), found[1] if found else 0)
 
 
-def build_release(folder: Path, version: str = "v1", task: str = "classification", seed: int = 0) -> BuiltRelease:
-    """Fits, exports and writes a release of the pipeline `shop` to `folder/<version>`."""
+def build_release(
+    folder: Path, version: str = "v1", task: str = "classification", seed: int = 0, *, sqlite: bool = True
+) -> BuiltRelease:
+    """Fits, exports and writes a release of the pipeline `shop` to `folder/<version>`.
+
+    Args:
+        sqlite: whether it carries the SQLite form of features.sql too.
+    """
     pipeline = write_pipeline(folder / "pipelines", task)
     statement = compile_statement(pipeline)
     home = folder / version
@@ -149,6 +160,7 @@ def build_release(folder: Path, version: str = "v1", task: str = "classification
     ]
     profile = Profile(features=binned, score=describe_numeric(SCORE, scores), rows=len(rows))
     (home / PROFILE).write_bytes(msgspec.json.encode(profile))
+    form = _write_form(home, pipeline, statement) if sqlite else FeatureForm(reason="not wanted")
     release = Release(
         pipeline="shop",
         version=version,
@@ -173,8 +185,28 @@ def build_release(folder: Path, version: str = "v1", task: str = "classification
         example=rows[:3],
         example_scores=scores[:3].tolist(),
         files=_hash_files(home),
+        form=form,
     )
     return BuiltRelease(home, release, write_manifest(home, release), estimator, model_task)
+
+
+def _write_form(home: Path, pipeline: LoadedPipeline, statement: Statement) -> FeatureForm:
+    """As if etl had proved it for the one part of the dataset."""
+    before = [column for column in pipeline.columns if column.known == "before"]
+    proved = form_sha256(translate(statement.sql, before))
+    part = Part(path="p", sha256="0", rows=400, labelled=400, ingestion_id=UUID(int=0), sqlite_sha256=proved)
+    manifest = Manifest(
+        pipeline=pipeline.name,
+        number=1,
+        version="0" * 16,
+        features=statement.features,
+        statement_sha256="0",
+        parts=[part],
+        rows=400,
+        labelled=400,
+        created_at=MOMENT,
+    )
+    return write_form(home, pipeline, statement, manifest)
 
 
 def write_manifest(folder: Path, release: Release) -> str:

@@ -38,6 +38,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     """Of that object."""
     first_event_time: datetime | None = None
     last_event_time: datetime | None = None
+    sqlite_sha256: str | msgspec.UnsetType = msgspec.UNSET
+    """Of the SQLite form of features.sql that gave the same features for each of these rows; unset where none did."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -103,11 +103,17 @@ class FeatureQuery:
             statement: as `esteira.statement.compile_statement` gives it.
             columns: the raw columns of a request, in the order of use.
             references: the Parquet file of each reference table.
+
+        Raises:
+            PipelineInvalid: a reference table cannot be read.
         """
         self._columns = [column for column in columns if column.known == "before"]
         self._connection = duckdb.connect(":memory:", config={"threads": 1, "enable_external_access": True})
-        for name, path in references.items():
-            self._connection.execute(f"CREATE TABLE {quote(name)} AS FROM read_parquet({_literal(path)})")
+        try:
+            for name, path in references.items():
+                self._connection.execute(f"CREATE TABLE {quote(name)} AS FROM read_parquet({_literal(path)})")
+        except duckdb.Error as error:
+            raise PipelineInvalid(f"a reference table cannot be read: {error}") from error
         self._connection.execute("SET enable_external_access = false")
         self._sql = self._over_parameters(statement)
         self._local = threading.local()
@@ -123,7 +129,7 @@ class FeatureQuery:
 
         Raises:
             BadInput: the statement cannot compute a value, such as a cast of a text that is no number.
-            PipelineInvalid: the statement gave more or fewer rows than it was given.
+            PipelineInvalid: the statement does not run, or gave more or fewer rows than it was given.
         """
         names, found = self.run_rows([tuple(row.get(c.name) for c in self._columns) for row in rows])
         columns = zip(*found, strict=True) if found else [() for _ in names]
@@ -147,6 +153,8 @@ class FeatureQuery:
         except duckdb.DataError as error:
             what = str(error).splitlines()[0]
             raise BadInput([Problem("rows", f"features.sql cannot compute a feature of them: {what}")]) from error
+        except duckdb.Error as error:
+            raise PipelineInvalid(f"features.sql does not run: {str(error).splitlines()[0]}") from error
         if len(found) != len(rows):
             raise PipelineInvalid(
                 f"features.sql gave {len(found)} rows for {len(rows)}; a join must match one row at most"

@@ -16,6 +16,7 @@ ESTIMATOR = "model.skops"
 STATEMENT = "features.sql"
 PROFILE = "profile.json"
 MANIFEST = "release.json"
+REFERENCE = "reference.sqlite"
 
 
 Example = dict[str, int | float | str | bool | None]
@@ -47,6 +48,21 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     manifest: str
     rows: int
     labelled: int
+
+
+class FeatureForm(msgspec.Struct, frozen=True, kw_only=True):
+    """In which form features.sql serves, and what that rests on."""
+
+    dialect: Literal["duckdb", "sqlite"] = "duckdb"
+    """With `sqlite`, DuckDB still takes what the SQLite form leaves to it: see `esteira.sqlite_query`."""
+    statement: str | None = None
+    """The SQLite form, over the reference tables in reference.sqlite."""
+    rows: int = 0
+    """Rows of the dataset for which it gave what DuckDB gave."""
+    stress_rows: int = 0
+    """Made-up rows for which it did."""
+    reason: str = ""
+    """Why there is no SQLite form."""
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +100,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     """What scikit-learn answered for `example`."""
     files: dict[str, File]
     parameters: dict[str, Any] = {}
+    form: FeatureForm = FeatureForm()
 
 
 class Challenger(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,24 +10,30 @@ import re
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import msgspec
 import numpy as np
 
 from esteira.bucket import Bucket
 from esteira.exceptions import BadInput, Conflict, PipelineInvalid, ReleaseRefused
-from esteira.features import FeatureQuery
 from esteira.profile import Profile
-from esteira.release import MANIFEST, MODEL, PROFILE, Example, Release
+from esteira.release import MANIFEST, MODEL, PROFILE, REFERENCE, Example, Release
 from esteira.schema import Row, Value, check_row
 from esteira.scoring import Array, OnnxModel
+from esteira.sqlite_query import SqliteQuery, Undecided
+
+if TYPE_CHECKING:
+    from esteira.features import FeatureQuery
 
 logger = logging.getLogger(__name__)
 
 SMOKE_TOLERANCE = 1e-9
+SINGLE_ROWS = 500
+"""Up to so many rows the SQLite form takes one after another; from there on DuckDB is quicker for all at once."""
 SERVING_FILES_SKIPPED = {"model.skops"}
 """Needed to train on, not to serve."""
 
@@ -51,15 +57,41 @@ class ReleaseRuntime:
         task = "binary" if self.release.task == "classification" else "regression"
         self.model = OnnxModel((folder / MODEL).read_bytes(), task, self.release.features)  # type: ignore[arg-type]
         self._folder = folder
+        self._lock = Lock()
+        self._query: FeatureQuery | None = None
         try:
-            self.query = self._make_query()
+            self.single = self._make_single()
             self._smoke_test()
-        except (duckdb.Error, BadInput, PipelineInvalid) as error:
+        except (BadInput, PipelineInvalid, Undecided) as error:
             raise ReleaseRefused(f"features.sql of release {self.release.version} does not run: {error}") from error
 
-    def _make_query(self) -> FeatureQuery:
+    @property
+    def query(self) -> "FeatureQuery":
+        """features.sql in DuckDB, which is loaded at the first use: a release with a SQLite form seldom needs it.
+
+        Raises:
+            PipelineInvalid: DuckDB does not take the statement, or a reference table.
+        """
+        with self._lock:
+            if self._query is None:
+                self._query = self._make_query()
+            return self._query
+
+    def _make_query(self) -> "FeatureQuery":
+        from esteira.features import FeatureQuery
+
         references = {name: self._folder / file for name, file in self.release.reference.items()}
         return FeatureQuery(self.release.statement, self.release.columns, references)
+
+    def _make_single(self) -> SqliteQuery | None:
+        """The SQLite form of features.sql, where the release has one."""
+        form = self.release.form.statement
+        if form is None:
+            return None
+        columns = [column for column in self.release.columns if column.known == "before"]
+        single = SqliteQuery.over(form, columns, self._folder / REFERENCE)
+        self._order = [single.names.index(feature.name) for feature in self.release.features]
+        return single
 
     def features(self, rows: Sequence[Row]) -> dict[str, list[Any]]:
         """Runs features.sql over typed raw rows; the values are not yet encoded."""
@@ -71,6 +103,9 @@ class ReleaseRuntime:
         Returns:
             For each row its features, in the order of the release's, not yet encoded.
         """
+        if self.single is not None and len(rows) <= SINGLE_ROWS:
+            with suppress(Undecided):
+                return [tuple(row[at] for at in self._order) for row in self.single.run_rows(rows)]
         names, found = self.query.run_rows(rows)
         order = [names.index(feature.name) for feature in self.release.features]
         return [tuple(row[at] for at in order) for row in found]
@@ -89,7 +124,9 @@ class ReleaseRuntime:
 
     def close(self) -> None:
         """Gives the memory back."""
-        self.query.close()
+        with self._lock:
+            if self._query is not None:
+                self._query.close()
 
     def _smoke_test(self) -> None:
         rows = [tuple(self._typed_example(row).values()) for row in self.release.example]
@@ -176,7 +213,8 @@ def _check_names(release: Release) -> None:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or name in ("", ".", MANIFEST):
             raise ReleaseRefused(f"{MANIFEST} names {name!r}, which is no file within its own folder; release it again")
-    unknown = {MODEL, *release.reference.values()} - set(release.files)
+    needed = {MODEL, *release.reference.values(), *([REFERENCE] if release.form.statement is not None else [])}
+    unknown = needed - set(release.files)
     if unknown:
         raise ReleaseRefused(f"{MANIFEST} does not list {', '.join(sorted(unknown))} among its files; release it again")
 

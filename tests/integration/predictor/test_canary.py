@@ -41,7 +41,7 @@ class World:
         app = create_app(self.servings, self.log, self.mailbox, None)  # type: ignore[arg-type]
         self.client: FlaskClient = app.test_client()
         self.champion = build_release(folder / "one", "v1")
-        self.challenger = build_release(folder / "two", "v2", seed=5)
+        self.challenger = build_release(folder / "two", "v2", seed=5, sqlite=False)
         for built in (self.champion, self.challenger):
             built.upload(bucket)
 

@@ -152,7 +152,7 @@ class Attempt:
         if not result.accepted:
             return self.finish(result)
         table = preparation.features()
-        part = self._write_part(table)
+        part = self._write_part(table, preparation.proved_form(table))
         manifest = self._write_manifest(newest.manifest if newest else None, workbench.statement, part)
         result = msgspec.structs.replace(result, part=part.path, dataset_version=manifest.version)
         self._commit(manifest, part, table, result)
@@ -183,10 +183,10 @@ class Attempt:
             self._bucket.upload_once(path := f"{folder}-{digest[:16]}.parquet", data)
         return path
 
-    def _write_part(self, table: pa.Table) -> Part:
+    def _write_part(self, table: pa.Table, proved_form: str | None) -> Part:
         raw = self._ingestion
         source = Source(ingestion_id=raw.id, object=raw.object, generation=raw.generation)
-        part, data = encode_part(table, raw.pipeline, source)
+        part, data = encode_part(table, raw.pipeline, source, proved_form)
         self._bucket.upload_once(part.path, data)
         return part
 

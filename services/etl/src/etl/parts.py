@@ -25,8 +25,15 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     generation: int | None
 
 
-def encode_part(table: pa.Table, pipeline: str, source: Source) -> tuple[Part, bytes]:
-    """A part's description and bytes; the same table gives the same bytes."""
+def encode_part(table: pa.Table, pipeline: str, source: Source, proved_form: str | None = None) -> tuple[Part, bytes]:
+    """A part's description and bytes; the same table gives the same bytes.
+
+    Args:
+        table: as `Preparation.features` gives it.
+        pipeline: its name.
+        source: the raw file.
+        proved_form: see `Part.sqlite_sha256`.
+    """
     data = _parquet(table)
     digest = hashlib.sha256(data).hexdigest()
     times = pc.min_max(table[EVENT_TIME])
@@ -40,6 +47,7 @@ def encode_part(table: pa.Table, pipeline: str, source: Source) -> tuple[Part, b
         generation=source.generation,
         first_event_time=times["min"].as_py(),
         last_event_time=times["max"].as_py(),
+        sqlite_sha256=proved_form or msgspec.UNSET,
     )
     return part, data
 

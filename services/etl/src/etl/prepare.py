@@ -45,6 +45,7 @@ class Preparation:
     def __init__(self, workbench: Workbench, cursor: duckdb.DuckDBPyConnection, names: list[str]) -> None:
         self._pipeline = workbench.pipeline
         self._statement = workbench.statement
+        self._serving_form = workbench.serving_form
         self._columns = workbench.pipeline.columns
         self._cursor = cursor
         self._names = names
@@ -156,6 +157,15 @@ class Preparation:
         except duckdb.Error as error:
             what = str(error).split("\n\n")[0].replace("\n", " ")
             raise PipelineInvalid(f"{self._pipeline.folder.name}: {what}; mend features.sql or the label") from error
+
+    def proved_form(self, part: pa.Table) -> str | None:
+        """The sha256 of the SQLite form of features.sql, if that gives all features of the part too.
+
+        Args:
+            part: what `features` gave.
+        """
+        form = self._serving_form
+        return form.sha256 if form is not None and form.is_proved(self._cursor, part) else None
 
     def _create_raw(self) -> None:
         before = ", ".join(quote(column.name) for column in self._columns if column.known == "before")

@@ -1,5 +1,6 @@
 """A pipeline made ready to prepare files: its statement and label compiled, its reference tables loaded in DuckDB."""
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,11 @@ from esteira.exceptions import PipelineInvalid
 from esteira.features import create_references
 from esteira.pipeline import LoadedPipeline, load_pipeline
 from esteira.schema import DUCKDB_TYPES, quote
+from esteira.sqlite_form import NotTranslatable
 from esteira.statement import Statement, compile_statement
+from etl.serving_form import ServingForm
+
+logger = logging.getLogger(__name__)
 
 _MAX_NAME = 63
 """Bytes of a name in Postgres."""
@@ -35,6 +40,16 @@ class Workbench:
         # From here on neither features.sql nor the label reaches files or the network.
         self._connection.execute("SET enable_external_access = false")
         _check_label(self._connection, pipeline)
+        self.serving_form = self._translate()
+
+    def _translate(self) -> ServingForm | None:
+        """The form in which single rows are served, if the statement has one."""
+        try:
+            return ServingForm(self.pipeline, self.statement, self._connection.cursor())
+        except NotTranslatable as error:
+            facts = {"pipeline": self.pipeline.name, "reason": str(error)}
+            logger.info("features.sql serves in DuckDB alone", extra=facts)
+            return None
 
     @contextmanager
     def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -47,6 +62,8 @@ class Workbench:
 
     def close(self) -> None:
         """Gives the memory back."""
+        if self.serving_form is not None:
+            self.serving_form.close()
         self._connection.close()
 
 

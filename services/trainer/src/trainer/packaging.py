@@ -99,6 +99,6 @@ def measure_latency(runtime: ReleaseRuntime) -> float:
         if row is None:
             runtime.model.score(empty)
         else:
-            runtime.score(runtime.features([row]))
+            runtime.score_rows(runtime.feature_rows([tuple(row.values())]))
         times.append(time.perf_counter() - begun)
     return statistics.median(times) * 1000

@@ -20,6 +20,7 @@ from trainer.examples import Examples
 from trainer.fit import MODEL_TASK, Candidate, Matrices
 from trainer.learners import encode_frame, predict_scores
 from trainer.rows import DatasetVersion, TrainingRun
+from trainer.serving_form import prove_form, write_form
 
 DECISION = 0.5
 
@@ -63,7 +64,9 @@ def pack(
     packaging.write_model(folder, model, best.estimator)
     reference = packaging.write_statement(folder, origin.pipeline)
     packaging.write_profile(folder, matrices.features, data.frame, best.scores)
+    form = write_form(folder, origin.pipeline, origin.statement, origin.manifest)
     release = _describe(origin, matrices, best, examples, reference, folder)
+    release = msgspec.structs.replace(release, form=prove_form(folder, release, form))
     packaging.write_manifest(folder, release)
     judged = [*passed, gates.size_gate(packaging.serving_size(release)), *_try(folder)]
     release = msgspec.structs.replace(release, gates=judged)

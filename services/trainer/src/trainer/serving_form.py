@@ -1,0 +1,168 @@
+"""The SQLite form of features.sql that a release may carry, proved equal to DuckDB's before it does.
+
+Etl held it against DuckDB for each row of each part. Here it is held once more over the release's own reference tables
+and over rows that look for a difference: missing values, bounds, zeros and odd texts, alone in a real row and mixed.
+"""
+
+import itertools
+import logging
+import math
+import random
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import msgspec
+
+from esteira.dataset import Manifest
+from esteira.exceptions import BadInput, PipelineInvalid
+from esteira.features import FeatureQuery, create_references
+from esteira.pipeline import LoadedPipeline
+from esteira.release import REFERENCE, FeatureForm, Release
+from esteira.schema import Column, Value, check_row
+from esteira.scoring import Encoder
+from esteira.sqlite_form import NotTranslatable, copy_references, form_sha256, translate
+from esteira.sqlite_query import SqliteQuery, Undecided, bounds, connect
+from esteira.statement import Statement
+
+logger = logging.getLogger(__name__)
+
+MIXED_ROWS = 300
+_TEXTS = ("", " ", "0", "1", "-1", "1e3", "NaN", "null", "A", "a", "é", "É", "ß", "日本", "%", "_", "'", "a\tb", "true")
+_MOMENTS = ("1700-01-01T00:00:00", "1970-01-01T00:00:00", "2000-02-29T23:59:59.999999", "2199-12-31T12:30:00.5")
+
+Rows = list[tuple[Value, ...]]
+
+
+def write_form(folder: Path, pipeline: LoadedPipeline, statement: Statement, manifest: Manifest) -> FeatureForm:
+    """Writes reference.sqlite where every part of the dataset was proved; says why not where it was not."""
+    columns = [column for column in pipeline.columns if column.known == "before"]
+    try:
+        form = translate(statement.sql, columns)
+        _require_proof(manifest, form)
+        _write_references(folder, pipeline, statement)
+    except NotTranslatable as error:
+        (folder / REFERENCE).unlink(missing_ok=True)
+        return FeatureForm(reason=str(error))
+    return FeatureForm(dialect="sqlite", statement=form, rows=manifest.rows)
+
+
+def _require_proof(manifest: Manifest, form: str) -> None:
+    wanted = form_sha256(form)
+    unproved = sum(part.sqlite_sha256 != wanted for part in manifest.parts)
+    if unproved:
+        raise NotTranslatable(f"{unproved} of {len(manifest.parts)} parts of the dataset are not proved for it")
+
+
+def _write_references(folder: Path, pipeline: LoadedPipeline, statement: Statement) -> None:
+    target = connect(str(folder / REFERENCE))
+    try:
+        with duckdb.connect(":memory:", config={"threads": 1}) as connection:
+            create_references(connection, pipeline.folder, pipeline.spec.reference)
+            copy_references(connection, pipeline.spec.reference, statement.sql, target)
+        target.execute("VACUUM")
+    finally:
+        target.close()
+
+
+def prove_form(folder: Path, release: Release, form: FeatureForm) -> FeatureForm:
+    """Holds the form in the release's folder against DuckDB over stress rows.
+
+    Returns:
+        The form with the number of rows for which both gave the same; without a statement where they did not.
+    """
+    if form.statement is None:
+        return form
+    try:
+        single = SqliteQuery.over(form.statement, release.columns, folder / REFERENCE)
+        count = _compare(folder, release, single)
+    except (Undecided, _Different) as error:
+        (folder / REFERENCE).unlink()
+        logger.warning("SQLite form not released", extra={"pipeline": release.pipeline, "reason": str(error)})
+        return FeatureForm(reason=str(error))
+    return msgspec.structs.replace(form, stress_rows=count)
+
+
+class _Different(Exception):
+    """The two forms part."""
+
+
+def _compare(folder: Path, release: Release, single: SqliteQuery) -> int:
+    """The number of rows that SQLite answered, each as DuckDB did."""
+    encoder = Encoder(release.features)
+    query = FeatureQuery(release.statement, release.columns, {n: folder / f for n, f in release.reference.items()})
+    count = 0
+    try:
+        for row in stress_rows(release):
+            try:
+                found = _in_order(release, single.names, single.run_rows([row])[0])
+            except Undecided:
+                continue
+            expected = _in_order(release, *_in_duckdb(query, row))
+            matrices = [encoder.encode_rows([values]).view("int64") for values in (found, expected)]
+            texts = [[str(v) for v in values if isinstance(v, str)] for values in (found, expected)]
+            if (matrices[0] != matrices[1]).any() or texts[0] != texts[1]:
+                raise _Different(f"SQLite gives {found} and DuckDB {expected} for {row}")
+            count += 1
+    finally:
+        query.close()
+    return count
+
+
+def _in_duckdb(query: FeatureQuery, row: tuple[Value, ...]) -> tuple[list[str], tuple[Any, ...]]:
+    try:
+        names, (values,) = query.run_rows([row])
+    except (BadInput, PipelineInvalid) as error:
+        raise _Different(f"SQLite answers where DuckDB refuses {row}: {error}") from error
+    return names, values
+
+
+def _in_order(release: Release, names: Sequence[str], values: Sequence[Any]) -> list[Any]:
+    return [values[names.index(feature.name)] for feature in release.features]
+
+
+def stress_rows(release: Release) -> Iterator[tuple[Value, ...]]:
+    """Rows that a request may hold: each example with one odd value at a time, then odd and real values mixed."""
+    columns = [column for column in release.columns if column.known == "before"]
+    real: Rows = [tuple(check_row(columns, row, "")[0].values()) for row in release.example]
+    odd = [list(_odd_values(column, [row[at] for row in real])) for at, column in enumerate(columns)]
+    yield from real
+    for row, at in itertools.product(real[:1], range(len(columns))):
+        yield from ((*row[:at], value, *row[at + 1 :]) for value in odd[at])
+    chance = random.Random(release.seed)  # noqa: S311  the same rows for the same release
+    for _ in range(MIXED_ROWS if real else 0):
+        yield tuple(
+            chance.choice(values) if chance.random() < 0.5 else row[at]
+            for row in [chance.choice(real)]
+            for at, values in enumerate(odd)
+        )
+
+
+def _odd_values(column: Column, real: list[Value]) -> Iterator[Value]:
+    yield from dict.fromkeys(real)
+    if column.nullable:
+        yield None
+    if column.type in ("integer", "number"):
+        yield from _odd_numbers(column)
+    elif column.type == "boolean":
+        yield from (True, False)
+    elif column.type == "string":
+        texts = column.values if column.values is not None else [*_TEXTS, "x" * column.max_length]
+        yield from (text for text in texts if len(text) <= column.max_length)
+    elif column.type == "timestamp":
+        yield from (datetime.fromisoformat(text).replace(tzinfo=UTC) for text in _MOMENTS)
+    else:
+        yield from (date.fromisoformat(text[:10]) for text in _MOMENTS)
+
+
+def _odd_numbers(column: Column) -> Iterator[Value]:
+    low, high = bounds(column)
+    if column.type == "integer":
+        within = (math.ceil(low), math.floor(high))
+        yield from (n for n in dict.fromkeys((*within, within[0] + 1, -7, -1, 0, 1, 2, 59, 100)) if low <= n <= high)
+    else:
+        yield from (
+            n for n in dict.fromkeys((low, high, -7.5, -0.5, 0.0, 0.1, 0.5, 1.0, 2.5, 1e-300)) if low <= n <= high
+        )

@@ -37,9 +37,14 @@ class Publisher:
             BadInput: Pub/Sub takes no message of that size.
             Unavailable: no confirmation within the timeout; the message may arrive all the same.
         """
-        (error,) = self.publish_many([message])
-        if error is not None:
-            raise error
+        _require_size(message)
+        sent = [{"data": message.data, "attributes": message.attributes}]
+        try:  # one request at once: the client's own batching costs a message ten milliseconds, and five times the work
+            self._client().api.publish(
+                topic=self._topic(message), messages=sent, retry=_retry(self._timeout), timeout=self._timeout
+            )
+        except Exception as error:
+            raise _translated(message, error) from error
 
     def publish_many(self, messages: list[Message]) -> list[Exception | None]:
         """Sends all and waits for all; for each message, in order, None or the reason why it may not have arrived."""
@@ -55,13 +60,17 @@ class Publisher:
 
     def _start(self, message: Message) -> Any:
         """A future of the server's answer, or the error that kept it from being asked."""
-        if len(message.data) > MAX_BYTES:
-            return BadInput([Problem("data", f"has {len(message.data)} bytes, Pub/Sub takes {MAX_BYTES}")])
         try:
-            topic = f"projects/{self._project}/topics/{message.topic}"
+            _require_size(message)
+            topic = self._topic(message)
             return self._client().publish(topic, message.data, timeout=self._timeout, **message.attributes)
+        except BadInput as error:
+            return error
         except Exception as error:
             return _translated(message, error)
+
+    def _topic(self, message: Message) -> str:
+        return f"projects/{self._project}/topics/{message.topic}"
 
     def _client(self) -> "PublisherClient":
         with self._lock:
@@ -71,12 +80,21 @@ class Publisher:
 
 
 def _make_client(timeout: float) -> "PublisherClient":
-    from google.api_core.retry import Retry
     from google.cloud.pubsub_v1 import PublisherClient
     from google.cloud.pubsub_v1.types import PublisherOptions
 
-    retry = Retry(initial=0.1, maximum=2.0, timeout=timeout)
-    return PublisherClient(publisher_options=PublisherOptions(retry=retry, timeout=timeout))
+    return PublisherClient(publisher_options=PublisherOptions(retry=_retry(timeout), timeout=timeout))
+
+
+def _retry(timeout: float) -> Any:
+    from google.api_core.retry import Retry
+
+    return Retry(initial=0.1, maximum=2.0, timeout=timeout)
+
+
+def _require_size(message: Message) -> None:
+    if len(message.data) > MAX_BYTES:
+        raise BadInput([Problem("data", f"has {len(message.data)} bytes, Pub/Sub takes {MAX_BYTES}")])
 
 
 def _outcome(message: Message, future: Any, timeout: float) -> Exception | None:

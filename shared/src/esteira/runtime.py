@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SMOKE_TOLERANCE = 1e-9
-SINGLE_ROWS = 500
-"""Up to so many rows the SQLite form takes one after another; from there on DuckDB is quicker for all at once."""
 SERVING_FILES_SKIPPED = {"model.skops"}
 """Needed to train on, not to serve."""
 
@@ -103,7 +101,7 @@ class ReleaseRuntime:
         Returns:
             For each row its features, in the order of the release's, not yet encoded.
         """
-        if self.single is not None and len(rows) <= SINGLE_ROWS:
+        if self.single is not None:
             with suppress(Undecided):
                 return [tuple(row[at] for at in self._order) for row in self.single.run_rows(rows)]
         names, found = self.query.run_rows(rows)

@@ -2,11 +2,11 @@
 
 import logging
 import math
+import os
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
-from uuid import uuid4
 
 import msgspec
 
@@ -23,8 +23,6 @@ from predictor.serving import Serving
 logger = logging.getLogger(__name__)
 
 MAX_PROBLEMS = 100
-_ID_DIGITS = 3
-"""Hexadecimal digits of a prediction's id that count the rows of its request."""
 
 
 class Question(Protocol):
@@ -178,9 +176,10 @@ def _answer(served: ServedRelease, log: PredictionLog, read: Body, question: Que
 
 
 def _make_ids(rows: int) -> list[str]:
-    """Random UUIDs that differ in their last digits alone: chance is asked once for a request, not for each row."""
-    first = str(uuid4())[:-_ID_DIGITS]
-    return [f"{first}{position:0{_ID_DIGITS}x}" for position in range(rows)]
+    """Random UUIDs (RFC 9562, version 4) but for their last three digits, which count the rows of the request."""
+    drawn = os.urandom(15).hex()
+    first = f"{drawn[:8]}-{drawn[8:12]}-4{drawn[12:15]}-8{drawn[15:18]}-{drawn[18:27]}"
+    return [f"{first}{position:03x}" for position in range(rows)]
 
 
 def _require_finite(release: Release, scores: list[float]) -> None:

@@ -122,8 +122,8 @@ class PredictionLog:
         """How many predictions of this worker are not published yet."""
         return self.added - self.published - self.lost
 
-    def flush(self) -> None:
-        """Publishes all that waits.
+    def flush(self, at_least: int = 0) -> None:
+        """Publishes what waits, for as long as so many predictions do.
 
         Raises:
             Unavailable: Pub/Sub does not answer; nothing is lost by it.
@@ -132,7 +132,7 @@ class PredictionLog:
             if self._reader is None and self._writer.folder is not None:
                 self._reader = SpoolReader(self._writer.folder)
             if self._reader is not None:
-                self._drain(self._reader)
+                self._drain(self._reader, at_least)
 
     def close(self) -> None:
         """Flushes for the last time, when the process ends; what cannot be published stays for the next."""
@@ -166,8 +166,8 @@ class PredictionLog:
             return
         with self._lock:
             self.added += header.rows
-            crowded = self.pending >= BATCH_ROWS
-        if crowded:
+            crowded = self.added - self.published - self.lost >= BATCH_ROWS
+        if crowded and not self._wake.is_set():
             self._wake.set()
 
     def _count_lost(self, rows: int, why: str) -> None:
@@ -190,10 +190,10 @@ class PredictionLog:
 
     def _run(self) -> None:
         while not self._closed.is_set():
-            self._wake.wait(self._flush_seconds)
+            crowded = self._wake.wait(self._flush_seconds)
             self._wake.clear()
             try:
-                self.flush()
+                self.flush(BATCH_ROWS if crowded else 0)
                 self._adopt()
             except TransientError as error:
                 logger.warning("prediction log waits", extra={"pending": self.pending, "error": str(error)})
@@ -201,8 +201,8 @@ class PredictionLog:
             except Exception:
                 logger.exception("prediction log failed")
 
-    def _drain(self, reader: SpoolReader) -> None:
-        while self._sending or self._take(reader):
+    def _drain(self, reader: SpoolReader, at_least: int = 0) -> None:
+        while self._sending or (self.pending >= at_least and self._take(reader)):
             self._send()
             self.published += self._sending_rows
             self._sending_rows = 0

@@ -150,7 +150,6 @@ class Clients:
             thread.join(DEADLINE)
 
 
-@pytest.mark.parametrize("server", ["gunicorn"], indirect=True)
 def test_told_to_end_under_load_it_answers_and_logs_all_that_it_accepted(
     server: Server, bucket_name: str, pubsub_project: str, tmp_path: Path
 ) -> None:

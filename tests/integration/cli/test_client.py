@@ -24,8 +24,6 @@ from esteira_cli.client import (
 )
 from releases import BuiltRelease, raw_rows
 
-MISSING = "no answer from the predictor"
-
 
 @pytest.fixture
 def client(predictor: Any) -> Iterator[Client]:
@@ -204,16 +202,16 @@ def test_an_answer_that_is_no_json_is_an_error(predictor: Any, client: Client) -
 
 def test_a_server_that_does_not_run_is_unavailable() -> None:
     port = free_port()
-    with Client(f"http://127.0.0.1:{port}", retries=1) as client:
-        with pytest.raises(PredictorUnavailable, match=rf"{MISSING} at http://127.0.0.1:{port}: .*refused"):
-            client.predict("shop", raw_rows(1))
+    told = rf"no answer from the predictor at http://127.0.0.1:{port}: .*refused"
+    with Client(f"http://127.0.0.1:{port}", retries=1) as client, pytest.raises(PredictorUnavailable, match=told):
+        client.predict("shop", raw_rows(1))
 
 
 def test_a_server_that_is_silent_is_unavailable(predictor: Any) -> None:
     predictor.gate = lambda _: time.sleep(1)
-    with Client(predictor.url, retries=0, timeout=0.2) as client:
-        with pytest.raises(PredictorUnavailable, match="timed out"):
-            client.predict("shop", raw_rows(1))
+    silent = Client(predictor.url, retries=0, timeout=0.2)
+    with silent as client, pytest.raises(PredictorUnavailable, match="timed out"):
+        client.predict("shop", raw_rows(1))
 
 
 def test_key_and_token_are_sent(predictor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

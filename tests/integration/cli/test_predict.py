@@ -105,7 +105,12 @@ def test_a_csv_file_is_answered_in_its_order(run: Callable[..., Result], predict
 def test_requests_are_in_flight_together(run: Callable[..., Result], predictor: Any, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text(as_csv(raw_rows(40)))
     together = threading.Barrier(4)
-    predictor.gate = lambda environ: together.wait(20) and None if environ["REQUEST_METHOD"] == "POST" else None
+
+    def wait(environ: dict[str, Any]) -> None:
+        if environ["REQUEST_METHOD"] == "POST":
+            together.wait(20)
+
+    predictor.gate = wait
     assert run("shop", "rows.csv", "--batch", 10, "--connections", 4).exit_code == 0
 
 
@@ -436,7 +441,7 @@ class Slow:
         (folder / "rows.csv").write_text(as_csv(raw_rows(3000)))
         self.partial = folder / "out.csv.partial"
         self.go = threading.Event()
-        predictor.gate = lambda _: self.go.wait(60) and None if len(predictor.predictions()) > 3 else None
+        predictor.gate = lambda environ: self._hold(predictor, environ)
         self.command = [sys.executable, "-m", "esteira_cli.main", "predict", "shop", "rows.csv", "--output", "out.csv"]
         self.options: dict[str, Any] = {"cwd": folder, "env": {**os.environ, "ESTEIRA_PREDICTOR_URL": predictor.url}}
         self.process = subprocess.Popen(self.command, **self.options, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -445,6 +450,10 @@ class Slow:
             assert time.monotonic() < deadline
             assert self.process.poll() is None
             time.sleep(0.02)
+
+    def _hold(self, predictor: Any, environ: dict[str, Any]) -> None:
+        if environ["REQUEST_METHOD"] == "POST" and len(predictor.predictions()) > 3:
+            self.go.wait(60)
 
     def end(self, number: int) -> tuple[int, str]:
         self.process.send_signal(number)

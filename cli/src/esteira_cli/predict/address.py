@@ -48,18 +48,23 @@ def connect(url: str, pipeline: str, api_key: str | None, connections: int) -> t
         PredictorError: it does not answer, or has no such pipeline, or lets nobody in.
         Unauthenticated: there are no credentials that make a token.
     """
+    access: dict[str, Any] = {"api_key": api_key}
     try:
-        client = Client(url, api_key=api_key, connections=connections)
+        described = _describe(url, pipeline, access)
     except ValueError as error:
         raise SettingsInvalid(str(error)) from error
-    try:
-        return client, client.pipeline(pipeline)
     except AccessRefused as refused:
         if api_key or not url.startswith("https://"):
             raise
-        client.close()
-        client = Client(url, token=_RenewedToken(url, refused), connections=connections)
-    return client, client.pipeline(pipeline)
+        access = {"token": _RenewedToken(url, refused)}
+        described = _describe(url, pipeline, access)
+    return Client(url, connections=connections, **access), described
+
+
+def _describe(url: str, pipeline: str, access: dict[str, Any]) -> dict[str, Any]:
+    """With little patience: an address where nobody is should be told soon."""
+    with Client(url, retries=1, **access) as client:
+        return client.pipeline(pipeline)
 
 
 class _RenewedToken:

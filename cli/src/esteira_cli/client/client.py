@@ -1,7 +1,7 @@
 """Asks a predictor over HTTP, and asks again where that can help."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -13,7 +13,19 @@ from urllib3.util import Retry
 from esteira_cli.client.encoding import bodies
 from esteira_cli.client.errors import PredictorUnavailable, error_of
 
-Rows = Iterable[Mapping[str, Any]]
+
+class Frame(Protocol):
+    """What is used of a pandas DataFrame."""
+
+    @property
+    def columns(self) -> Any:
+        """The names."""
+
+    def itertuples(self, index: bool = ..., name: str | None = ...) -> Any:
+        """The rows."""
+
+
+Rows = Iterable[Mapping[str, Any]] | Frame
 Token = str | Callable[[], str]
 
 TIMEOUT_S: Final = (5.0, 60.0)
@@ -23,7 +35,7 @@ AGAIN: Final = (429, 502, 503, 504)
 BACKOFF_S: Final = 0.5
 BACKOFF_MAX_S: Final = 20.0
 RETRY_AFTER_MAX_S: Final = 60
-"""A service that asks for more patience than this is taken to be away."""
+"""Longest wait that a Retry-After is granted; then the service is asked all the same."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -205,12 +217,12 @@ def _path(pipeline: str) -> str:
     return f"/pipelines/{quote(pipeline, safe='')}"
 
 
-def _records(rows: Any) -> Rows:
+def _records(rows: Any) -> Iterable[Mapping[str, Any]]:
     """The rows of a DataFrame; others as they are."""
     if isinstance(rows, str | bytes | Mapping):
         raise TypeError(f"expected a list of rows, got {type(rows).__name__}")
     if not hasattr(rows, "itertuples"):
-        found: Rows = rows
+        found: Iterable[Mapping[str, Any]] = rows
         return found
     columns = list(rows.columns)
     return (dict(zip(columns, values, strict=True)) for values in rows.itertuples(index=False, name=None))

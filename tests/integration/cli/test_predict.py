@@ -141,7 +141,7 @@ def test_parquet_may_hold_decimals_floats_and_times_of_nanoseconds(
     rows = raw_rows(12)
     table = pa.table(
         {
-            "id": pa.array([float(row["id"]) for row in rows]),
+            "id": pa.array([Decimal(row["id"]) for row in rows]),
             "at": pa.array([pd.Timestamp(row["at"]) for row in rows], pa.timestamp("ns", "Europe/Paris")),
             "price": pa.array([None if row["price"] is None else Decimal(str(row["price"])) for row in rows]),
             "town": pa.array([row["town"] for row in rows]).dictionary_encode(),
@@ -149,7 +149,9 @@ def test_parquet_may_hold_decimals_floats_and_times_of_nanoseconds(
     )
     pq.write_table(table, tmp_path / "rows.parquet")
     assert run("shop", "rows.parquet", "--output", "out.csv").exit_code == 0
-    assert scores("out.csv") == expected(predictor, rows)
+    assert run("shop", "rows.parquet", "--output", "out.parquet").exit_code == 0
+    assert scores("out.csv") == pq.read_table("out.parquet")["score"].to_pylist() == expected(predictor, rows)
+    assert pq.read_table("out.parquet")["id"].to_pylist() == list(range(12))
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])

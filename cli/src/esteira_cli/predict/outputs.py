@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol, Self
 
 from esteira.exceptions import PermanentError
-from esteira.schema import Column, check_value
+from esteira.schema import Column, Refused, Value, check_value
+from esteira_cli.client.encoding import plain
 from esteira_cli.predict.sending import Row
 
 ANSWER: Final = ("score", "label", "prediction_id", "model_version")
@@ -131,7 +132,7 @@ class ParquetOutput:
 
     def write(self, row: Row, entity: Sequence[str], answer: dict[str, Any]) -> None:  # noqa: ARG002
         """Adds a row."""
-        typed = [check_value(column, row.sent.get(column.name)) for column in self._entity]
+        typed = [_typed(column, row) for column in self._entity]
         self._rows.append([*typed, *(answer[name] for name in ANSWER)])
         if len(self._rows) == ROW_GROUP:
             self._flush()
@@ -149,6 +150,16 @@ class ParquetOutput:
         if self._rows:
             self._flush()
         self._writer.close()
+
+
+def _typed(column: Column, row: Row) -> Value:
+    try:
+        return check_value(column, plain(row.sent.get(column.name)))
+    except Refused as error:
+        raise CannotWrite(
+            f"row {row.line}: the predictor answers it, and {column.name} {error}; the pipeline's columns changed "
+            "meanwhile: the same command begins again"
+        ) from error
 
 
 class RefusedRows:

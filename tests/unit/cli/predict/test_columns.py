@@ -18,16 +18,16 @@ from trainer.examples import _row
 KINDS = ("integer", "number", "string", "timestamp", "date")
 PIECES = [*"0123456789+-.eE", "nan", "inf", "_", " ", "NA", "2026-01-02", "T03:04:05Z", "٣", "1" * 25]
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=6).map("".join)
+DATABASE = duckdb.connect(":memory:")
 
 
 def by_etl(column: Column, text: str) -> Any:
     """What etl makes of the text in a file; None where it is missing or refused."""
-    with duckdb.connect(":memory:") as connection:
-        connection.execute("CREATE TABLE texts (_line INTEGER, c VARCHAR)")
-        connection.execute("INSERT INTO texts VALUES (1, ?)", [text])
-        found = connection.execute(check_sql([column], NULL_VALUES, "texts")).fetchone()
-    assert found is not None
-    return found[1]
+    with DATABASE.cursor() as connection:
+        found = connection.execute(check_sql([column], NULL_VALUES, "(SELECT 1 AS _line, $text AS c)"), {"text": text})
+        row = found.fetchone()
+    assert row is not None
+    return row[1]
 
 
 def by_predict(column: Column, text: str) -> Any:

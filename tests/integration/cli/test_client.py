@@ -167,6 +167,13 @@ def test_a_busy_service_is_asked_again_when_it_says(predictor: Any, client: Clie
     assert answers == []
 
 
+@pytest.mark.parametrize("status", ["429 Too Many Requests", "502 Bad Gateway", "503 Busy", "504 Gateway Timeout"])
+def test_a_busy_service_is_asked_again_also_when_it_does_not_say(predictor: Any, client: Client, status: str) -> None:
+    answers = [(status, {}, b""), None]
+    predictor.gate = lambda _: answers.pop(0)
+    assert len(client.predict("shop", raw_rows(1))) == 1
+
+
 def test_the_last_answer_of_a_busy_service_is_told(predictor: Any, client: Client) -> None:
     body = json.dumps({"error": {"code": "unavailable", "message": "no model yet", "problems": []}}).encode()
     predictor.gate = lambda _: ("503 Busy", {"Retry-After": "0", "X-Request-Id": "r-1"}, body)
@@ -214,17 +221,25 @@ def test_a_server_that_is_silent_is_unavailable(predictor: Any) -> None:
         client.predict("shop", raw_rows(1))
 
 
-def test_key_and_token_are_sent(predictor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password secret\n")
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+def test_key_and_token_are_sent(predictor: Any) -> None:
     tokens = iter(["one", "two"])
     with Client(predictor.url, api_key="k", token=lambda: next(tokens)) as client:
         client.pipelines()
         client.pipelines()
-    with Client(predictor.url) as client:
-        client.pipelines()
     sent = [(e.get("HTTP_X_API_KEY"), e.get("HTTP_AUTHORIZATION")) for e in predictor.asked]
-    assert sent == [("k", "Bearer one"), ("k", "Bearer two"), (None, None)]
+    assert sent == [("k", "Bearer one"), ("k", "Bearer two")]
+
+
+@pytest.mark.parametrize("token", [None, "t"])
+def test_no_password_of_the_users_is_sent(
+    predictor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str | None
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.1 login somebody password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("no_proxy", "127.1")
+    with Client(predictor.url.replace("127.0.0.1", "127.1"), token=token) as client:
+        client.pipelines()
+    assert predictor.asked[0].get("HTTP_AUTHORIZATION") == (token and f"Bearer {token}")
 
 
 @pytest.mark.parametrize("url", ["", "localhost:80", "ftp://x", "file:///etc/passwd"])

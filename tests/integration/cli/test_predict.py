@@ -310,6 +310,16 @@ def test_broken_lines_cost_themselves_alone(run: Callable[..., Result], predicto
     assert [row["id"].encode(errors="surrogateescape") for row in refused] == broken
 
 
+def test_a_file_of_broken_lines_alone_is_refused_line_by_line(
+    run: Callable[..., Result], predictor: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.csv").write_text("id,at\n1\n2\n")
+    found = run("shop", "rows.csv", "--output", "out.csv")
+    assert (found.exit_code, found.stdout) == (3, "0 answered: out.csv\n2 refused: out.csv.refused.csv\n")
+    assert [row["line"] for row in read_csv("out.csv.refused.csv")] == ["2", "3"]
+    assert predictor.predictions() == []
+
+
 def test_a_run_without_refused_rows_removes_those_of_the_one_before(run: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("id,at\nx,2026-01-01\n")
     assert run("shop", "rows.csv", "--output", "out.csv").exit_code == 3

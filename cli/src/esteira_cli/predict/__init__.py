@@ -1,0 +1,1 @@
+"""`esteira predict`: one row, or a file of any size."""

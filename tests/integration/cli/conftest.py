@@ -52,7 +52,7 @@ class Predictor:
         self.cache = cache
         self.publisher = InMemoryPublisher()
         self.servings = Servings(Bucket("none", "none", "http://127.0.0.1:1"), cache, 60)
-        self.log = PredictionLog(self.publisher, 60)  # type: ignore[arg-type]
+        self.log = PredictionLog(self.publisher, 60, cache / "spool")  # type: ignore[arg-type]
         self.app = create_app(self.servings, self.log, self.publisher, None)  # type: ignore[arg-type]
         self.gate: Gate = lambda _: None
         self.asked: list[dict[str, Any]] = []

@@ -21,8 +21,8 @@ from etl.settings import EtlSettings
 from etl.workbench import Workbench
 from pages import ROOT, code, fences, find_pages, read, section, table_rows, ticked
 from predictor.decoding import MAX_ROWS
+from predictor.limits import MAX_REQUEST_BYTES
 from predictor.prediction_log import BATCH_ROWS, SPOOL_BYTES
-from predictor.routes import MAX_REQUEST_BYTES
 
 SERVICES = ("etl", "trainer", "predictor", "monitor")
 FLIGHTS = ROOT / "pipelines" / "flights"

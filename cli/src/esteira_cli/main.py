@@ -16,6 +16,7 @@ SUBCOMMANDS = {
     "validate": ("esteira_cli.validate.command", "Check changed code against the model in production."),
     "deploy": ("esteira_cli.deploy.command", "Carry an image to Cloud Run, or back if it does not serve."),
     "predict": ("esteira_cli.predict.command", "Ask for the predictions of a row or a file."),
+    "key": ("esteira_cli.key", "Draw an API key for a client of the predictor."),
     "promote": ("esteira_cli.promotion.commands", "Make a release the champion, or begin its canary."),
     "rollback": ("esteira_cli.promotion.commands", "End a canary, or bring the previous champion back."),
     "history": ("esteira_cli.promotion.commands", "Show what was promoted, tried out and rolled back."),

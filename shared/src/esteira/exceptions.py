@@ -10,9 +10,11 @@
     │   ├── Conflict              somebody else wrote first
     │   ├── ReleaseRefused        a release's bytes or model are not what its manifest says
     │   ├── NotEnoughData         too few rows to train, test or measure
-    │   └── Unauthenticated       no token, or one that proves nothing
+    │   ├── Unauthenticated       no key or token, or one that proves nothing
+    │   └── Forbidden             a key or token that proves somebody who may not do this
     └── TransientError            trying again later may help: not acknowledged
         ├── Unavailable           Postgres, bucket, Pub/Sub or MLflow does not answer
+        ├── Saturated             this process has as much at hand as it may
         ├── LeaseLost             another worker holds the lease by now
         └── Busy                  another worker is at the same work
 
@@ -90,8 +92,16 @@ class Unauthenticated(PermanentError):
     """The request proves no identity that may call this."""
 
 
+class Forbidden(PermanentError):
+    """Whoever this is, they may not do this."""
+
+
 class Unavailable(TransientError):
     """A service that this needs does not answer."""
+
+
+class Saturated(TransientError):
+    """This process has as much at hand as it may; try again soon."""
 
 
 class LeaseLost(TransientError):

@@ -17,6 +17,7 @@ from esteira.exceptions import (
     Busy,
     Conflict,
     EsteiraError,
+    Forbidden,
     LeaseLost,
     NotEnoughData,
     NotFound,
@@ -24,6 +25,7 @@ from esteira.exceptions import (
     PipelineInvalid,
     Problem,
     ReleaseRefused,
+    Saturated,
     SettingsInvalid,
     TransientError,
     Unauthenticated,
@@ -44,6 +46,7 @@ E = TypeVar("E", bound=Event)
 STATUS: Mapping[type[EsteiraError], int] = {
     BadInput: 400,
     Unauthenticated: 401,
+    Forbidden: 403,
     UnknownPipeline: 404,
     NotFound: 404,
     Conflict: 409,
@@ -52,6 +55,7 @@ STATUS: Mapping[type[EsteiraError], int] = {
     PipelineInvalid: 500,
     SettingsInvalid: 500,
     PermanentError: 500,
+    Saturated: 429,
     Busy: 503,
     LeaseLost: 503,
     Unavailable: 503,
@@ -257,7 +261,7 @@ def _refuse(error: EsteiraError) -> Response:
     response = error_response(status, _code(type(error)), str(error), getattr(error, "problems", None))
     if status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
-    if status == 503:
+    if status in (429, 503):
         response.headers["Retry-After"] = RETRY_AFTER_SECONDS
     return response
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+import psutil
 import pytest
 from google.cloud.pubsub_v1 import PublisherClient, SubscriberClient
 
@@ -21,6 +22,7 @@ from predictor.server import SERVERS
 from releases import build_release, raw_rows
 
 DEADLINE = 40.0
+WORKERS = 2
 TURNED_AWAY = ("ConnectionResetError", "BrokenPipeError")
 
 
@@ -67,7 +69,7 @@ def server(
         "SERVER": request.param,
         "PORT": str(port),
         "HOST": "127.0.0.1",
-        "WEB_CONCURRENCY": "2",
+        "WEB_CONCURRENCY": str(WORKERS),
         "GOOGLE_CLOUD_PROJECT": pubsub_project,
         "BUCKET": bucket_name,
         "PUSH_AUTHENTICATION": "none",
@@ -80,6 +82,7 @@ def server(
     yield server
     if server.process.poll() is None:
         server.stop()
+    print(server.log.read_text())  # shown where the test failed
 
 
 def test_follows_the_pointer_in_both_workers_and_flushes_when_it_ends(
@@ -176,7 +179,40 @@ def test_told_to_end_under_load_it_answers_and_logs_all_that_it_accepted(
 
 def is_ready(server: Server) -> bool:
     """Whether each worker has its release."""
-    try:
-        return all(server.predict() for _ in range(20))
-    except URLError:
-        return False
+    return server.log.read_text().count("release in service") == WORKERS
+
+
+def test_workers_end_when_the_first_process_is_killed(server: Server, tmp_path: Path, bucket_name: str) -> None:
+    built = build_release(tmp_path / "release")
+    bucket = Bucket(bucket_name, "p")
+    built.upload(bucket)
+    built.promote(bucket)
+    wait_until(lambda: is_ready(server))
+    workers = psutil.Process(server.process.pid).children(recursive=True)
+    server.process.kill()
+    server.process.wait()
+    wait_until(lambda: not [worker for worker in workers if worker.is_running() and worker.status() != "zombie"])
+    with pytest.raises(URLError):
+        server.predict()
+
+
+def test_a_worker_that_is_killed_is_replaced_and_what_it_answered_is_logged(
+    server: Server, bucket_name: str, pubsub_project: str, tmp_path: Path
+) -> None:
+    topic, subscription = (
+        f"projects/{pubsub_project}/{kind}" for kind in ("topics/predictions-served", "subscriptions/log")
+    )
+    with PublisherClient() as publisher, SubscriberClient() as subscriber:
+        publisher.create_topic(name=topic)
+        subscriber.create_subscription(name=subscription, topic=topic)
+        built = build_release(tmp_path / "release")
+        bucket = Bucket(bucket_name, pubsub_project)
+        built.upload(bucket)
+        built.promote(bucket)
+        wait_until(lambda: is_ready(server))
+        for _ in range(40):
+            server.predict()
+        for worker in psutil.Process(server.process.pid).children():
+            worker.kill()
+        wait_until(lambda: server.log.read_text().count("release in service") == 2 * WORKERS)
+        assert read_log(subscriber, subscription, len(server.answered)) == server.answered

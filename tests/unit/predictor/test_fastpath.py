@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from esteira.bucket import Bucket
+from predictor.access import Access
 from predictor.app import create_app
-from predictor.fastpath import MAX_REQUEST_BYTES, FastPath
+from predictor.fastpath import FastPath
+from predictor.limits import MAX_PENDING_BYTES, MAX_REQUEST_BYTES, Budget
 from predictor.prediction_log import PredictionLog
 from predictor.serving import Servings
 from releases import BuiltRelease, build_release, raw_rows
@@ -37,7 +39,7 @@ class Site:
         app = create_app(self.servings, self.log, Published(), None)  # type: ignore[arg-type]
         self.whole = app.wsgi_app
         self.asked: list[str] = []
-        self.short = FastPath(self._refuse, self.servings, self.log)
+        self.short = FastPath(self._refuse, self.servings, self.log, Access(), Budget(MAX_PENDING_BYTES))
 
     def _refuse(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         self.asked.append(environ["PATH_INFO"])

@@ -13,8 +13,8 @@ from esteira.events import Message, PredictionsServed, decode
 from esteira.exceptions import BadInput, ReleaseRefused, Unavailable
 from esteira.schema import check_row
 from predictor.app import create_app
+from predictor.limits import MAX_REQUEST_BYTES
 from predictor.prediction_log import PredictionLog
-from predictor.routes import MAX_REQUEST_BYTES
 from predictor.serving import Servings
 from releases import BuiltRelease, build_release, raw_rows
 

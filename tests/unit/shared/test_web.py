@@ -191,7 +191,9 @@ def test_the_notification_of_the_bucket_is_known_by_its_message_id(receiver):
 def test_permanent_errors_are_acknowledged_and_others_are_not(receiver, kind, caplog):
     receiver.error = make(kind)
     permanent = issubclass(kind, exceptions.PermanentError)
-    assert receiver.push(MESSAGE.data, MESSAGE.attributes) == (204 if permanent else 503)
+    assert receiver.push(MESSAGE.data, MESSAGE.attributes) == (
+        204 if permanent else 429 if kind is exceptions.Saturated else 503
+    )
     if permanent:
         assert [record.levelno for record in caplog.records] == [logging.ERROR]
 

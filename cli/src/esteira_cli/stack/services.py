@@ -27,15 +27,7 @@ def component(name: str, environ: Mapping[str, str], port: int) -> Component:
     health = "live" if name == "predictor" else "ready"
     return Component(
         name=name,
-        argv=(
-            sys.executable,
-            "-m",
-            "gunicorn",
-            "--no-control-socket",
-            "-c",
-            "python:esteira.gunicorn",
-            f"{name}.main:create()",
-        ),
+        argv=(sys.executable, "-m", *_server(name)),
         environ=environ,
         needs=frozenset({"bucket", "topology"} | ({"migrations"} if name != "predictor" else set())),
         ports=(name,),
@@ -43,6 +35,13 @@ def component(name: str, environ: Mapping[str, str], port: int) -> Component:
         ready=lambda: answers(f"{base_url(port)}/health/{health}"),
         patience=90.0,
     )
+
+
+def _server(name: str) -> tuple[str, ...]:
+    """The module that serves it, and its arguments; the predictor chooses its server itself."""
+    if name == "predictor":
+        return ("predictor.server",)
+    return ("gunicorn", "--no-control-socket", "-c", "python:esteira.gunicorn", f"{name}.main:create()")
 
 
 def environment(name: str, port: int, home: Path, shared: Mapping[str, str]) -> dict[str, str]:

@@ -13,12 +13,14 @@ from typing import Any
 
 import msgspec
 
+from esteira.exceptions import EsteiraError
 from esteira.logs import bind_context, is_traceparent, new_trace
+from predictor.access import Access
 from predictor.inference import JsonQuestion, predict
+from predictor.limits import MAX_REQUEST_BYTES, Budget
 from predictor.prediction_log import PredictionLog
 from predictor.serving import Serving, Servings
 
-MAX_REQUEST_BYTES = 4 << 20
 _BEGIN, _END = "/pipelines/", "/predict"
 _JSON = ("application/json", "application/json; charset=utf-8", "application/json;charset=utf-8")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:/+=-]{1,128}")
@@ -34,10 +36,16 @@ class FastPath:
         app: answers everything.
         servings: what serves.
         log: takes the predictions.
+        access: who may ask; whom it does not let in the app refuses.
+        budget: how much is answered at once.
     """
 
-    def __init__(self, app: Application, servings: Servings, log: PredictionLog) -> None:
+    def __init__(
+        self, app: Application, servings: Servings, log: PredictionLog, access: Access, budget: Budget
+    ) -> None:
         self._app = app
+        self._access = access
+        self._budget = budget
         self._servings = servings
         self._log = log
         self._encode = msgspec.json.Encoder().encode
@@ -70,13 +78,27 @@ class FastPath:
         serving = self._servings.find(pipeline)
         if serving is None or not _is_ordinary(environ):
             return None
-        data = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+        length = int(environ["CONTENT_LENGTH"])
+        if not self._is_let_in(environ, pipeline) or not self._budget.take(length):
+            return None
+        data = environ["wsgi.input"].read(length)
         try:
             answer = self._predict(serving, data, environ.get("HTTP_TRACEPARENT"))
+            return self._encode(answer), answer.model_version
         except Exception:  # nothing was answered and nothing logged: the app meets the same, and says it well
             environ["wsgi.input"] = io.BytesIO(data)
             return None
-        return self._encode(answer), answer.model_version
+        finally:
+            self._budget.give(length)
+
+    def _is_let_in(self, environ: Environ, pipeline: str) -> bool:
+        if self._access.is_open:
+            return True
+        try:
+            self._access.require(environ, pipeline)
+        except EsteiraError:
+            return False
+        return True
 
     def _predict(self, serving: Serving, data: bytes, trace: str | None) -> Any:
         if serving.challenger is None:

@@ -189,9 +189,8 @@ class PredictionLog:
             self.published += header.rows
 
     def _run(self) -> None:
+        crowded = False
         while not self._closed.is_set():
-            crowded = self._wake.wait(self._flush_seconds)
-            self._wake.clear()
             try:
                 self.flush(BATCH_ROWS if crowded else 0)
                 self._adopt()
@@ -200,6 +199,8 @@ class PredictionLog:
                 self._trim()
             except Exception:
                 logger.exception("prediction log failed")
+            crowded = self._wake.wait(min(self._flush_seconds, ADOPT_SECONDS))
+            self._wake.clear()
 
     def _drain(self, reader: SpoolReader, at_least: int = 0) -> None:
         while self._sending or (self.pending >= at_least and self._take(reader)):

@@ -8,23 +8,24 @@ from flask_swagger_ui import get_swaggerui_blueprint
 from esteira.events import ModelPromoted
 from esteira.publisher import Publisher
 from esteira.web import event_route, json_response, read_json, read_json_bytes
-from predictor.fastpath import MAX_REQUEST_BYTES
 from predictor.feedback import FeedbackRequest, give_feedback
 from predictor.handlers import describe, list_pipelines
 from predictor.inference import JsonQuestion, predict
+from predictor.limits import MAX_REQUEST_BYTES, Budget
 from predictor.openapi import make_openapi
 from predictor.prediction_log import PredictionLog
 from predictor.serving import Servings
 
 
-def make_pipelines(servings: Servings, log: PredictionLog, publisher: Publisher) -> Blueprint:
+def make_pipelines(servings: Servings, log: PredictionLog, publisher: Publisher, budget: Budget) -> Blueprint:
     """What clients call."""
     blueprint = Blueprint("pipelines", __name__)
 
     @blueprint.post("/pipelines/<name>/predict")
     def post_predict(name: str) -> Response:
         serving = servings.get(name)
-        answer = predict(serving, log, JsonQuestion(read_json_bytes(request, MAX_REQUEST_BYTES)))
+        with budget.taken(request.content_length or MAX_REQUEST_BYTES):
+            answer = predict(serving, log, JsonQuestion(read_json_bytes(request, MAX_REQUEST_BYTES)))
         response = json_response(answer)
         response.headers["X-Model-Version"] = answer.model_version
         return response

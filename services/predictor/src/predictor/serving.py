@@ -6,15 +6,19 @@ While a canary runs, its challenger is brought in beside the champion, and after
 the champion serves.
 """
 
+import hashlib
 import logging
 import threading
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from esteira.bucket import Bucket
 from esteira.exceptions import EsteiraError, NotFound, ReleaseRefused, TransientError, Unavailable, UnknownPipeline
-from esteira.release import Challenger, Pointer
+from esteira.release import MANIFEST, Challenger, Pointer, release_path
 from esteira.runtime import fetch_release
 from predictor.served import ServedRelease
 
@@ -45,8 +49,19 @@ class Servings:
     A replaced release gives its memory back with the last request that uses it: nothing else refers to it.
     """
 
-    def __init__(self, bucket: Bucket, cache: Path, poll_seconds: float) -> None:
+    def __init__(
+        self, bucket: Bucket, cache: Path, poll_seconds: float, pinned: Mapping[str, str] | None = None
+    ) -> None:
+        """Starts nothing.
+
+        Args:
+            bucket: holds pointers and releases.
+            cache: where releases are kept after download.
+            poll_seconds: how often the pointers are looked at.
+            pinned: pipelines that serve one version, whatever their pointers say.
+        """
         self._bucket = bucket
+        self._pinned = dict(pinned or {})
         self._cache = cache
         self._poll_seconds = poll_seconds
         self._servings: dict[str, Serving] = {}
@@ -111,10 +126,28 @@ class Servings:
         Raises:
             Unavailable: the bucket does not answer; what serves goes on serving.
         """
+        for pipeline, version in self._pinned.items():
+            if pipeline not in self._servings:
+                self._settle(pipeline, version, partial(self._serve_pinned, pipeline, version))
         for found in self._bucket.list(POINTERS):
-            if found.path.endswith(".json") and self._seen.get(found.path) != found.generation:
+            pipeline = _pipeline_of(found.path)
+            if pipeline and pipeline not in self._pinned and self._seen.get(found.path) != found.generation:
                 self._follow_pointer(found.path)
         self._looked.set()
+
+    def _serve_pinned(self, pipeline: str, version: str) -> bool:
+        return self.serve(pipeline, self._pin(pipeline, version))
+
+    def _pin(self, pipeline: str, version: str) -> Pointer:
+        """What a pointer to the version would say.
+
+        Raises:
+            NotFound: there is no such release.
+        """
+        path = release_path(pipeline, version)
+        digest = hashlib.sha256(self._bucket.read(f"{path}{MANIFEST}")).hexdigest()
+        now = datetime.now(UTC)
+        return Pointer(pipeline=pipeline, generation=0, version=version, path=path, sha256=digest, promoted_at=now)
 
     def _follow(self) -> None:
         while True:
@@ -132,21 +165,26 @@ class Servings:
         if read is None:
             return
         data, generation = read
-        pipeline = path.removeprefix(POINTERS).removesuffix(".json")
+        pipeline = _pipeline_of(path)
+        if self._settle(
+            pipeline, _version(data), lambda: self.serve(pipeline, msgspec.json.decode(data, type=Pointer))
+        ):
+            self._seen[path] = generation
+
+    def _settle(self, pipeline: str, version: str, serve: Callable[[], bool]) -> bool:
+        """Calls `serve`; whether nothing is to be gained by calling it again. The reason of a failure is kept."""
         try:
-            settled = self.serve(pipeline, msgspec.json.decode(data, type=Pointer))
+            return serve()
         except (TransientError, NotFound) as error:  # looked at again with the next poll
-            self._refuse(pipeline, _version(data), str(error))
-            return
+            self._refuse(pipeline, version, str(error))
+            return False
         except (EsteiraError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            self._refuse(pipeline, _version(data), str(error))
-            settled = True
+            self._refuse(pipeline, version, str(error))
+            return True
         except Exception as error:  # a full disk, say: the other pipelines go on
             logger.exception("release not brought in", extra={"pipeline": pipeline})
-            self._refuse(pipeline, _version(data), f"{type(error).__name__}: {error}")
-            return
-        if settled:
-            self._seen[path] = generation
+            self._refuse(pipeline, version, f"{type(error).__name__}: {error}")
+            return False
 
     def serve(self, pipeline: str, pointer: Pointer) -> bool:
         """Brings the release that `pointer` names in and puts it into service; then its challenger, if it can.
@@ -226,6 +264,11 @@ class Servings:
     def _clear_challenger(self, pipeline: str) -> None:
         kept = {name: refusal for name, refusal in self._refused_challengers.items() if name != pipeline}
         self._refused_challengers = kept
+
+
+def _pipeline_of(pointer: str) -> str:
+    """Of the path of a pointer; empty where it is none."""
+    return pointer.removeprefix(POINTERS).removesuffix(".json") if pointer.endswith(".json") else ""
 
 
 def _version(pointer: bytes) -> str:

@@ -1,23 +1,40 @@
 """What the predictor's environment tells it."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from esteira.exceptions import Problem, SettingsInvalid
 from esteira.settings import ServiceSettings
+from predictor.access import read_keys
+from predictor.limits import MAX_PENDING_BYTES
 from predictor.prediction_log import SPOOL_BYTES
 
 
 class PredictorSettings(ServiceSettings, frozen=True, kw_only=True):
     """The predictor needs the bucket alone; Pub/Sub takes its log."""
 
-    server: Literal["gunicorn", "granian"] = "gunicorn"
+    server: Literal["granian", "gunicorn"] = "granian"
     """The HTTP server; read by `predictor.server`, which starts it."""
     pointer_poll_seconds: float = 2.0
     """How often the pointers in the bucket are looked at; `model-promoted` makes it sooner."""
     log_flush_seconds: float = 1.0
     """How long a prediction may wait before it is published."""
+    model_release: str | None = None
+    """Versions to serve whatever the pointers say, such as `flights/12`; several with commas between them."""
+    api_keys: str | None = None
+    """Lines `<client> <sha256 of the key> <pipelines, * or admin>`; who sends none of them is refused."""
+    client_audience: str | None = None
+    """The audience that a client's identity token must name."""
+    client_accounts: str | None = None
+    """E-mail addresses whose identity tokens are let in, with commas between them."""
+    client_admins: str | None = None
+    """Those that are let in below /admin too."""
+    max_pending_bytes: Annotated[int, msgspec.Meta(ge=1)] = MAX_PENDING_BYTES
+    """Of bodies that a worker answers at once; beyond it clients are told 429."""
     cache_dir: Path | None = None
     """Where releases are kept after download; a temporary folder if not set."""
     spool_dir: Path | None = None
@@ -26,3 +43,33 @@ class PredictorSettings(ServiceSettings, frozen=True, kw_only=True):
     """How much a worker lets wait before the oldest make room."""
     sample_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
     """Of predictions, whose raw row is kept for `esteira validate`; 0 keeps none."""
+
+    @classmethod
+    def problems(cls, values: Mapping[str, Any]) -> list[Problem]:
+        """Finds pins that name no release, keys that are none, and accounts without an audience."""
+        pins = split_list(values.get("model_release"))
+        wrong = [pin for pin in pins if not re.fullmatch(r"[a-z][a-z0-9_]*/[^/]+", pin)]
+        told = _access_problems(values)
+        told += [Problem("MODEL_RELEASE", f"names {pin!r}; write <pipeline>/<version>") for pin in wrong]
+        return [*super().problems(values), *told]
+
+    @property
+    def pinned(self) -> dict[str, str]:
+        """The version of each pipeline that follows no pointer."""
+        pairs = (pin.split("/", 1) for pin in split_list(self.model_release))
+        return {pipeline: version for pipeline, version in pairs}  # noqa: C416  mypy reads it as pairs
+
+
+def split_list(text: str | None) -> list[str]:
+    """What stands between the commas."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def _access_problems(values: Mapping[str, Any]) -> list[Problem]:
+    try:
+        read_keys(values.get("api_keys") or "")
+    except SettingsInvalid as error:
+        return [Problem("API_KEYS", str(error).removeprefix("API_KEYS "))]
+    if (values.get("client_accounts") or values.get("client_admins")) and not values.get("client_audience"):
+        return [Problem("CLIENT_AUDIENCE", "is not set, and CLIENT_ACCOUNTS and CLIENT_ADMINS need it")]
+    return []

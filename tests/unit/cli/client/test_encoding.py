@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from esteira_cli.client.encoding import MAX_BYTES, MAX_ROWS, Unsayable, bodies, encode
 from esteira_cli.client.errors import PredictorRefused
 from predictor.decoding import MAX_ROWS as SERVICE_ROWS
-from predictor.fastpath import MAX_REQUEST_BYTES
+from predictor.limits import MAX_REQUEST_BYTES
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

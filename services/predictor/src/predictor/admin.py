@@ -1,0 +1,26 @@
+"""Routes for those who run the service, apart from those for clients."""
+
+from flask import Blueprint, Response
+
+from esteira.web import json_response
+from predictor.handlers import list_pipelines
+from predictor.prediction_log import PredictionLog
+from predictor.serving import Servings
+
+
+def make_admin(servings: Servings, log: PredictionLog) -> Blueprint:
+    """What this worker does, and what it may be told."""
+    blueprint = Blueprint("admin", __name__, url_prefix="/admin")
+
+    @blueprint.get("/state")
+    def get_state() -> Response:
+        told = {"published": log.published, "pending": log.pending, "lost": log.lost}
+        return json_response({"pipelines": list_pipelines(servings), "log": told})
+
+    @blueprint.post("/refresh")
+    def post_refresh() -> Response:
+        """Looks at the pointers before it answers."""
+        servings.refresh()
+        return json_response({"pipelines": list_pipelines(servings)})
+
+    return blueprint

@@ -38,9 +38,7 @@ class Server:
 
 
 @contextmanager
-def running(
-    command: list[str], environ: dict[str, str], folder: Path, answers: Callable[[], bool]
-) -> Iterator[Server]:
+def running(command: list[str], environ: dict[str, str], folder: Path, answers: Callable[[], bool]) -> Iterator[Server]:
     """Starts a server in `folder` and waits for its first right answer.
 
     Args:

@@ -64,6 +64,10 @@ class Route:
             raise WrongScores(f"{self.name} answers {rows} rows with {answer.status_code}: {answer.text[:300]}")
         self._check(answer, rows)
 
+    def served(self) -> str:
+        """The version that the predictor says it answers with."""
+        return str(self._ask(1).headers.get("X-Model-Version"))
+
     def measure(self, rows: int, seconds: float, connections: int = 0) -> Measured:
         """One round."""
         return load(self.url, self._bodies[rows], connections or BATCHES[rows], seconds)

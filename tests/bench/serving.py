@@ -2,10 +2,10 @@
 
     python tests/bench/serving.py [--rounds 3] [--seconds 4] [--only esteira-granian,mlserver] [--quick]
 
-Every side serves the same model of 17 numbers and 3 categories with two workers, and has to score as scikit-learn does
-before it is measured; the load generator shares the machine's cores with it. `echo` decodes and encodes JSON on the same
-server, and does nothing else: the most that any application there can reach. The last line is one JSON object with the
-ratios.
+Every side serves the same model of 17 numbers and 3 categories with two workers, and has to score as scikit-learn
+does before it is measured; the load generator shares the machine's cores with it. `echo` decodes and encodes JSON on
+the same server, and does nothing else: the most that any application there can reach. The last line is one JSON
+object with the ratios.
 """
 
 import argparse
@@ -180,7 +180,8 @@ def show(run: Run, variants: Variants) -> None:
     print("\n| side | start to first right answer, s | MB a worker |\n|---|---:|---:|")
     for name, seconds in start_s.items():
         print(f"| {name} | {seconds:.2f} | {memory[name]:.0f} |")
-    turns = {"steady": variants.steady, "swapping": variants.swapping}
+    turns: dict[str, list[Measured]] = {"steady": variants.steady, "swapping": variants.swapping}
+    turns |= {f"wide, {columns} columns": many for columns, many in variants.wide.items()}
     failures = run.failures | {name: sum(one.failures for one in many) for name, many in turns.items() if many}
     summary = summarize(
         rates,

@@ -1,6 +1,6 @@
 """Switches a pointer between releases until it is ended: python tests/bench/swap.py BUCKET PROJECT A.json B.json
 
-A process of its own, so that the load generator is not held up. Each line of standard output is the version switched to.
+A process of its own, so that the load generator is not held up. Each line that it prints is the version switched to.
 """
 
 import sys

@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 MEMBERS := shared services/etl services/trainer services/predictor services/monitor cli
 INSTALLED := $(VENV)/.installed
+PEERS := .bench-peers
+PEERS_INSTALLED := $(PEERS)/.installed
 ARGS ?=
 WORKERS ?= 2
 
@@ -46,15 +48,15 @@ format: $(INSTALLED) ## Format the code and mend what the linter can
 bench: $(INSTALLED) ## Run the benchmarks
 	$(BIN)/python tests/bench/scoring.py $(ARGS)
 
-bench-serving: $(INSTALLED) ## Measure the predictor beside a bare echo and MLflow (ARGS="--rounds 3")
-	$(BIN)/python tests/bench/serving.py $(ARGS)
+bench-serving: $(INSTALLED) $(PEERS_INSTALLED) ## Measure the predictor beside its peers (ARGS="--quick")
+	$(BIN)/python tests/bench/serving.py --peers $(PEERS) $(ARGS)
 
 lock: $(INSTALLED) ## Lock every member's dependencies anew, with hashes
 	$(BIN)/python tests/lock.py
 
-clean: ## Remove .venv and all state of the local stack
+clean: ## Remove .venv, .bench-peers and all state of the local stack
 	-test -x $(BIN)/esteira && $(BIN)/esteira down
-	rm -rf $(VENV) .esteira
+	rm -rf $(VENV) $(PEERS) .esteira
 
 $(INSTALLED): requirements.txt $(addsuffix /pyproject.toml,$(MEMBERS))
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
@@ -63,4 +65,9 @@ $(INSTALLED): requirements.txt $(addsuffix /pyproject.toml,$(MEMBERS))
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(addprefix -e ,$(MEMBERS))
+	@touch $@
+
+$(PEERS_INSTALLED): tests/bench/peers/requirements.txt | $(INSTALLED)
+	test -x $(PEERS)/bin/python || $(BIN)/uv venv --quiet --python $(PYTHON) $(PEERS)
+	$(BIN)/uv pip sync --quiet --python $(PEERS)/bin/python --require-hashes $<
 	@touch $@

@@ -5,6 +5,7 @@ No address of an index stands in what it writes. `--upgrade` takes the newest ve
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -22,6 +23,12 @@ def compile_requirements(source: str, target: str, *options: str, wanted: str = 
     subprocess.run(command, cwd=ROOT, check=True, input=wanted, text=True)
 
 
+def locked(*names: str) -> list[str]:
+    """The versions of these that requirements.txt locks."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    return [line.removesuffix(" \\") for line in lines if line.split("==")[0] in names]
+
+
 def main() -> None:
     compile_requirements("pyproject.toml", "requirements.txt", "--group=dev", *sys.argv[1:])
     for member in MEMBERS:
@@ -32,6 +39,11 @@ def main() -> None:
     agreed = "--constraint=requirements.txt"
     compile_requirements("infra/mlflow/requirements.in", "infra/mlflow/requirements.txt", agreed)
     compile_requirements("-", "requirements-build.txt", agreed, wanted="hatchling")
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as shared:
+        shared.write("\n".join(locked("numpy", "pandas", "scikit-learn")))
+        shared.flush()
+        peers = "tests/bench/peers/requirements"
+        compile_requirements(f"{peers}.in", f"{peers}.txt", f"--constraint={shared.name}", *sys.argv[1:])
     lines = (ROOT / "requirements.txt").read_text().splitlines(keepends=True)
     start = next(number for number, line in enumerate(lines) if line.startswith("uv=="))
     end = next(n for n, line in enumerate(lines[start + 1 :], start + 1) if not line.startswith(" "))

@@ -16,6 +16,7 @@ from esteira.features import FeatureQuery, create_references
 from esteira.pipeline import LoadedPipeline, load_pipeline
 from esteira.profile import SCORE, Profile, describe_categorical, describe_numeric
 from esteira.release import (
+    EXPLANATION,
     MANIFEST,
     MODEL,
     PROFILE,
@@ -30,7 +31,7 @@ from esteira.release import (
 from esteira.schema import Row, check_row, quote
 from esteira.scoring import Task
 from esteira.statement import compile_statement
-from trainer.export import export_model
+from trainer.export import export_explanation, export_model
 from trainer.learners import build_pipeline, encode_frame, fit, learn_features, predict_scores
 
 PIPELINE = """\
@@ -142,6 +143,7 @@ def build_release(folder: Path, version: str = "v1", task: str = "classification
     estimator = fit(learner, features, matrix, target)
     scores = predict_scores(estimator, matrix, model_task)
     (home / MODEL).write_bytes(export_model(estimator, features, model_task))
+    (home / EXPLANATION).write_bytes(export_explanation(estimator, features, matrix))
     (home / STATEMENT).write_text(pipeline.features_sql)
     binned = [
         (describe_numeric if feature.kind == "numeric" else describe_categorical)(feature.name, columns[feature.name])

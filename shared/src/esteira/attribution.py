@@ -5,7 +5,7 @@ contributions in the units of the raw score; `esteira.explanation` reads them fr
 """
 
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -177,12 +177,9 @@ class TreeMethod(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         at = code_positions(matrix[:, self.code_feature], self.members.shape[1])
         return np.concatenate([met, self.members[np.arange(len(self.code_feature)), at]], axis=1)
 
-    @property
+    @cached_property
     def _blocks(self) -> list["Block"]:
-        if "blocks" not in self.__dict__:
-            self.__dict__["blocks"] = list(self._make_blocks())
-        blocks: list[Block] = self.__dict__["blocks"]
-        return blocks
+        return list(self._make_blocks())
 
     def _make_blocks(self) -> Iterator["Block"]:
         start = 0
@@ -192,15 +189,12 @@ class TreeMethod(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             conditions = self.entry_condition[entries].reshape(count, size).T
             yield Block(values, conditions, self.entry_share[entries].reshape(count, size).T)
 
-    @property
+    @cached_property
     def _entry_feature(self) -> Indices:
         """The feature of each entry, in the order in which the blocks give them."""
-        if "entry_feature" not in self.__dict__:
-            features = np.concatenate([self.number_feature, self.code_feature])
-            order = [features[block.conditions].ravel() for block in self._blocks]
-            self.__dict__["entry_feature"] = np.concatenate(order) if order else np.zeros(0, np.int32)
-        found: Indices = self.__dict__["entry_feature"]
-        return found
+        features = np.concatenate([self.number_feature, self.code_feature])
+        order = [features[block.conditions].ravel() for block in self._blocks]
+        return np.concatenate(order) if order else np.zeros(0, np.int32)
 
 
 class Block:
@@ -226,7 +220,8 @@ class Block:
             reach *= np.where(known[:, None, slot], self._met[:, slot], self._unmet[:, slot])
         gain = np.einsum("rql,qdl->rdl", reach, self._gain)
         loss = np.einsum("rql,q->rl", reach, self._loss)
-        return np.where(known, gain, loss[:, None])
+        found: Array = np.where(known, gain, loss[:, None])
+        return found
 
 
 @lru_cache

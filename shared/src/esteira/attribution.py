@@ -27,7 +27,8 @@ class LinearMethod(msgspec.Struct, frozen=True, kw_only=True):
     A feature contributes its terms minus their mean over the training rows: of a linear model the Shapley value under
     independent features is `coefficient * (x - mean)` (Lundberg and Lee, *A Unified Approach to Interpreting Model
     Predictions*, 2017, corollary 1), summed over the columns that come from the feature. A prepared number is
-    `(x - center) / scale`, or `missing` where there is none, held within ± `ceiling` as in the exported model.
+    `(x - center) / scale`, or `missing` where there is none, held within ± `ceiling` as in the exported model. Where
+    nothing is imputed a missing value contributes NaN, and the score is NaN as well.
     """
 
     ARRAYS: ClassVar[Mapping[str, tuple[type, int]]] = {

@@ -31,6 +31,9 @@ _UNREADABLE: Final = (
 )
 """What NumPy and zipfile raise for damaged bytes."""
 
+_NANS: Final = {"missing", "code_terms"}
+_INFINITIES: Final = {"low", "high"}
+
 
 class Explanation(msgspec.Struct, frozen=True):
     """One row's raw score, taken apart."""
@@ -113,7 +116,6 @@ def _check_arrays(kind: type[Method], arrays: dict[str, npt.NDArray[Any]]) -> No
     if found != dict(kind.ARRAYS):
         odd = sorted(name for name in {*found, *kind.ARRAYS} if found.get(name) != kind.ARRAYS.get(name))
         raise ReleaseRefused(f"the explanation's arrays {odd} are not what {kind.__name__} needs; release it again")
-    bounds = {"low", "high"}
     for name, array in arrays.items():
-        if np.isnan(array).any() or (name not in bounds and np.isinf(array).any()):
+        if (name not in _NANS and np.isnan(array).any()) or (name not in _INFINITIES and np.isinf(array).any()):
             raise ReleaseRefused(f"the explanation's {name} holds a value that is no number; release it again")

@@ -42,10 +42,14 @@ def _mixed(rows: int, seed: int = 0) -> tuple[list[Feature], Array]:
 
 def _reference(pipeline: Any, matrix: Array, rows: Array) -> tuple[float, Array]:
     """What shap gives for the prepared columns, which stand in the order of the pipeline's parts."""
-    prepared = np.asarray(pipeline[:-1].transform(matrix))
+    prepared = _dense(pipeline[:-1].transform(matrix))
     masker = shap.maskers.Independent(prepared, max_samples=len(prepared))
     explainer = shap.LinearExplainer(pipeline[-1], masker)
-    return float(explainer.expected_value), explainer.shap_values(np.asarray(pipeline[:-1].transform(rows)))
+    return float(explainer.expected_value), explainer.shap_values(_dense(pipeline[:-1].transform(rows)))
+
+
+def _dense(prepared: Any) -> Array:
+    return np.asarray(prepared.toarray() if hasattr(prepared, "toarray") else prepared)
 
 
 def _assert_additive(estimator: Any, features: list[Feature], matrix: Array, task: Task) -> None:
@@ -92,7 +96,7 @@ def test_pipelines_of_one_s_own_are_explained_too() -> None:
     steps = ColumnTransformer(
         [
             ("twice", make_pipeline(StandardScaler(), SimpleImputer(strategy="mean"), StandardScaler()), [1, 3]),
-            ("again", SimpleImputer(strategy="constant", fill_value=-5.0), [3]),
+            ("again", SimpleImputer(strategy="median"), [3]),
             ("coded", make_pipeline(SimpleImputer(strategy="most_frequent"), StandardScaler()), [0]),
             ("kept", OneHotEncoder(categories=[[0.0, 1.0]], handle_unknown="ignore", sparse_output=False), [2]),
             ("dropped", "drop", [0]),
@@ -144,8 +148,11 @@ def test_a_number_spread_into_categories_is_not_explained() -> None:
         export_explanation(estimator, _numeric("a"), matrix)
 
 
-def test_a_category_without_imputation_is_not_explained() -> None:
-    matrix = np.random.default_rng(0).integers(0, 3, (100, 1)).astype(float)
+def test_a_missing_value_that_nothing_imputes_explains_its_score_of_nan() -> None:
+    matrix = np.random.default_rng(0).integers(0, 3, (100, 2)).astype(float)
+    features = [Feature("c", "categorical", list("abc")), Feature("n", "numeric")]
     estimator = make_pipeline(StandardScaler(), LinearRegression()).fit(matrix, matrix[:, 0])
-    with pytest.raises(NotExplainable, match="missing values of `c` reach the model"):
-        export_explanation(estimator, [Feature("c", "categorical", list("abc"))], matrix)
+    _assert_additive(estimator, features, matrix, "regression")
+    explainer = Explainer(export_explanation(estimator, features, matrix), features)
+    _, found = explainer.explain(np.array([[np.nan, 1.0], [1.0, np.nan]]))
+    assert np.isnan(found).tolist() == [[True, False], [False, True]]

@@ -21,7 +21,7 @@ from trainer.export.linear import chosen_columns
 
 
 class Number(msgspec.Struct, frozen=True):
-    """A column that is `(x - center) / scale` of a number x, or `missing`."""
+    """A column that is `(x - center) / scale` of a number x, or `missing`; NaN where nothing is imputed."""
 
     feature: int
     center: float = 0.0
@@ -65,14 +65,11 @@ def trace(steps: Sequence[Any], features: Sequence[Feature]) -> list[Prepared]:
     """Follows the matrix's columns through fitted steps that `export_model` exports.
 
     Raises:
-        NotExplainable: a number is spread into categories, or a missing value reaches the model.
+        NotExplainable: a number is spread into categories.
     """
     columns = [_column(index, feature) for index, feature in enumerate(features)]
     for step in steps:
         columns = _transform(step, columns)
-    for column in columns:
-        if np.isnan(column.missing if isinstance(column, Number) else column.values).any():
-            raise NotExplainable(steps, f"missing values of `{features[column.feature].name}` reach the model: impute")
     return columns
 
 

@@ -59,7 +59,8 @@ def check_additivity(data: bytes, model: OnnxModel, matrix: Array) -> Additivity
     """Explains the rows of `matrix`, at least one, as serving will, and sums up."""
     base, contributions = Explainer(data, model.encoder.features).explain(matrix)
     scale = np.maximum(1.0, abs(base) + np.abs(contributions).sum(axis=1))
-    difference = np.abs(base + contributions.sum(axis=1) - model.raw(matrix)[:, 0]) / scale
+    sums, raw = base + contributions.sum(axis=1), model.raw(matrix)[:, 0]
+    difference = np.where(np.isnan(sums) & np.isnan(raw), 0.0, np.abs(sums - raw) / scale)
     return Additivity(len(matrix), float(np.where(np.isnan(difference), np.inf, difference).max()))
 
 

@@ -26,8 +26,8 @@ Method = LinearMethod | TreeMethod
 METHODS: Final[dict[str, type[Method]]] = {"linear": LinearMethod, "trees": TreeMethod}
 
 _UNREADABLE: Final = (
-    *(AttributeError, EOFError, KeyError, NotImplementedError, OSError, SyntaxError, TypeError, ValueError),
-    *(zipfile.BadZipFile, zlib.error),
+    *(AttributeError, EOFError, KeyError, MemoryError, OSError, OverflowError, RuntimeError, SyntaxError, TypeError),
+    *(ValueError, zipfile.BadZipFile, zlib.error),
 )
 """What NumPy and zipfile raise for damaged bytes."""
 

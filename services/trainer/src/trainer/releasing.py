@@ -1,13 +1,11 @@
 """Builds a release, proves that it works, and brings it to the bucket."""
 
-import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from esteira.bucket import Bucket
 from esteira.dataset import Manifest
@@ -15,21 +13,17 @@ from esteira.exceptions import Conflict, ReleaseRefused, Unavailable
 from esteira.pipeline import LoadedPipeline
 from esteira.release import MANIFEST, Dataset, Gate, Release, release_path
 from esteira.runtime import ReleaseRuntime
-from esteira.scoring import Array, OnnxModel
+from esteira.scoring import OnnxModel
 from esteira.statement import Statement
 from trainer import gates, packaging
 from trainer.data import Data
 from trainer.examples import Examples
-from trainer.export import NotExplainable, check_additivity, export_explanation, stress_rows
+from trainer.explaining import explain_model
 from trainer.fit import MODEL_TASK, Candidate, Matrices
 from trainer.learners import encode_frame, predict_scores
 from trainer.rows import DatasetVersion, TrainingRun
 
-logger = logging.getLogger(__name__)
-
 DECISION = 0.5
-EXPLAINED_ROWS = 300
-"""Held-out rows, and as many made to find differences, whose explanations must sum to their scores."""
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,24 +74,12 @@ def pack(
 
 
 def _explain(folder: Path, origin: Origin, matrices: Matrices, best: Candidate, model: bytes) -> Gate:
-    """Writes what explains the scores, once it has proved itself; a release can serve without."""
     spec = origin.pipeline.spec
-    rows = _sample(matrices.test)
-    rows = np.concatenate([rows, _sample(stress_rows(rows, matrices.features, spec.training.seed, best.estimator))])
-    try:
-        explanation = export_explanation(best.estimator, matrices.features, matrices.train)
-        additivity = check_additivity(explanation, OnnxModel(model, MODEL_TASK[spec.task], matrices.features), rows)
-    except (NotExplainable, ReleaseRefused) as error:
-        return gates.unexplained_gate(str(error))
-    if not additivity.passed:
-        logger.error("explanations do not add up", extra={"difference": additivity.max_difference})
-        return gates.unexplained_gate(f"sums are {additivity.max_difference:.3g} off the raw scores")
-    packaging.write_explanation(folder, explanation)
-    return gates.explanation_gate(additivity)
-
-
-def _sample(matrix: Array) -> Array:
-    return matrix[:: max(1, -(-len(matrix) // EXPLAINED_ROWS))]
+    served = OnnxModel(model, MODEL_TASK[spec.task], matrices.features)
+    explanation, gate = explain_model(best.estimator, matrices, served, spec.training.seed)
+    if explanation is not None:
+        packaging.write_explanation(folder, explanation)
+    return gate
 
 
 def _try(folder: Path) -> list[Gate]:

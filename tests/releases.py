@@ -18,6 +18,7 @@ from esteira.features import FeatureQuery, create_references
 from esteira.pipeline import LoadedPipeline, load_pipeline
 from esteira.profile import SCORE, Profile, describe_categorical, describe_numeric
 from esteira.release import (
+    EXPLANATION,
     MANIFEST,
     MODEL,
     PROFILE,
@@ -34,7 +35,7 @@ from esteira.schema import Row, check_row, quote
 from esteira.scoring import Task
 from esteira.sqlite_form import form_sha256, translate
 from esteira.statement import Statement, compile_statement
-from trainer.export import export_model
+from trainer.export import export_explanation, export_model
 from trainer.learners import build_pipeline, encode_frame, fit, learn_features, predict_scores
 from trainer.serving_form import write_form
 
@@ -153,6 +154,7 @@ def build_release(
     estimator = fit(learner, features, matrix, target)
     scores = predict_scores(estimator, matrix, model_task)
     (home / MODEL).write_bytes(export_model(estimator, features, model_task))
+    (home / EXPLANATION).write_bytes(export_explanation(estimator, features, matrix))
     (home / STATEMENT).write_text(pipeline.features_sql)
     binned = [
         (describe_numeric if feature.kind == "numeric" else describe_categorical)(feature.name, columns[feature.name])

@@ -15,6 +15,8 @@ MODEL = "model.onnx"
 ESTIMATOR = "model.skops"
 STATEMENT = "features.sql"
 PROFILE = "profile.json"
+EXPLANATION = "explanation.npz"
+"""Only where the learner can be explained."""
 MANIFEST = "release.json"
 REFERENCE = "reference.sqlite"
 

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,10 @@ import msgspec
 import numpy as np
 
 from esteira.bucket import Bucket
-from esteira.exceptions import BadInput, Conflict, PipelineInvalid, ReleaseRefused
+from esteira.exceptions import BadInput, Conflict, PipelineInvalid, Problem, ReleaseRefused
+from esteira.explanation import Explainer, Explanation
 from esteira.profile import Profile
-from esteira.release import MANIFEST, MODEL, PROFILE, REFERENCE, Example, Release
+from esteira.release import EXPLANATION, MANIFEST, MODEL, PROFILE, REFERENCE, Example, Release
 from esteira.schema import Row, Value, check_row
 from esteira.scoring import Array, OnnxModel
 from esteira.sqlite_query import SqliteQuery, Undecided
@@ -115,6 +117,29 @@ class ReleaseRuntime:
     def score(self, features: dict[str, list[Any]]) -> Array:
         """Scores feature columns, shape (rows,): probability of the label being true, or the predicted value."""
         return self.model.score(self.model.encoder.encode(features))
+
+    @cached_property
+    def explainer(self) -> Explainer | None:
+        """What explains this release's scores, loaded when it is first asked for; None where it carries nothing.
+
+        Raises:
+            ReleaseRefused: the file was changed since the release was loaded, or does not fit it.
+        """
+        if EXPLANATION not in self.release.files:
+            return None
+        _verify(self._folder / EXPLANATION, self.release.files[EXPLANATION].sha256)
+        return Explainer((self._folder / EXPLANATION).read_bytes(), self.release.features)
+
+    def explain_rows(self, rows: Sequence[Sequence[Any]]) -> list[Explanation]:
+        """Explains the raw scores of rows of features, in the order of the release's.
+
+        Raises:
+            BadInput: this release carries no explanations.
+        """
+        if self.explainer is None:
+            problem = f"release {self.release.version} carries no explanations; leave `explain` out"
+            raise BadInput([Problem("explain", problem)])
+        return self.explainer.explain_rows(self.model.encoder.encode_rows(rows))
 
     def profile(self) -> Profile:
         """The reference profile of this release."""

@@ -4,8 +4,8 @@ import msgspec
 import pytest
 
 from esteira.bucket import Bucket
-from esteira.exceptions import ReleaseRefused
-from esteira.release import MANIFEST, MODEL, File, Release
+from esteira.exceptions import BadInput, ReleaseRefused
+from esteira.release import EXPLANATION, MANIFEST, MODEL, File, Release
 from esteira.runtime import ReleaseRuntime, fetch_release
 from esteira.schema import check_row
 from releases import BuiltRelease, build_release, raw_rows, write_manifest
@@ -26,7 +26,7 @@ def test_scores_have_the_bits_of_scikit_learn(tmp_path: Path, task: str) -> None
     assert runtime.profile().rows == 400
 
 
-@pytest.mark.parametrize("name", [MODEL, "reference/towns.parquet", "profile.json", MANIFEST])
+@pytest.mark.parametrize("name", [MODEL, EXPLANATION, "reference/towns.parquet", "profile.json", MANIFEST])
 def test_a_changed_file_is_refused(built: BuiltRelease, name: str) -> None:
     with (built.folder / name).open("ab") as file:
         file.write(b" ")
@@ -39,6 +39,33 @@ def test_a_missing_file_is_refused(built: BuiltRelease, name: str) -> None:
     (built.folder / name).unlink()
     with pytest.raises(ReleaseRefused, match="lacks"):
         ReleaseRuntime(built.folder, built.sha256)
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_explanations_sum_to_the_raw_scores(tmp_path: Path, task: str) -> None:
+    runtime = ReleaseRuntime(build_release(tmp_path, task=task).folder)
+    rows = [tuple(check_row(runtime.release.columns, row, "row")[0].values()) for row in raw_rows(60, seed=9)]
+    features = runtime.feature_rows(rows)
+    explanations = runtime.explain_rows(features)
+    raw = runtime.model.raw(runtime.model.encoder.encode_rows(features))[:, 0]
+    sums = [explanation.base + sum(explanation.contributions.values()) for explanation in explanations]
+    assert sums == pytest.approx(raw.tolist(), abs=1e-9)
+    assert {tuple(explanation.contributions) for explanation in explanations} == {("price", "huge", "town", "size")}
+
+
+def test_a_release_without_explanations_scores_and_says_so(built: BuiltRelease) -> None:
+    files = {name: file for name, file in built.release.files.items() if name != EXPLANATION}
+    write_manifest(built.folder, _changed(built.release, files=files))
+    runtime = ReleaseRuntime(built.folder)
+    with pytest.raises(BadInput, match="release v1 carries no explanations"):
+        runtime.explain_rows([(1.0, None, "Oslo", 1)])
+
+
+def test_an_explanation_changed_after_the_start_is_refused(built: BuiltRelease) -> None:
+    runtime = ReleaseRuntime(built.folder)
+    (built.folder / EXPLANATION).write_bytes(b"other")
+    with pytest.raises(ReleaseRefused, match="has sha256"):
+        runtime.explain_rows([(1.0, None, "Oslo", 1)])
 
 
 def _changed(release: Release, **changes: object) -> Release:

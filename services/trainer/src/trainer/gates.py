@@ -14,7 +14,7 @@ from esteira.scoring import Array
 from esteira.statement import FeatureColumn
 from trainer.compare import Difference, SliceDifference
 from trainer.evaluate import MAIN_METRIC, Task, has_contrast, roc_auc
-from trainer.export import Parity
+from trainer.export import EXPLANATION_TOLERANCE, Additivity, Parity
 from trainer.fit import Matrices
 
 MAX_SINGLE_FEATURE: Final = 0.99
@@ -153,6 +153,23 @@ def parity_gate(parity: Parity) -> Gate:
 def unexportable_gate(reason: str) -> Gate:
     """The model has no exact form that can be served."""
     return Gate(name="parity", value=None, threshold=None, passed=False, detail=reason)
+
+
+def explanation_gate(additivity: Additivity) -> Gate:
+    """Explanations sum to the scores that they explain."""
+    detail = f"{additivity.rows} rows, base and contributions beside raw scores"
+    return Gate(
+        name="explanation",
+        value=additivity.max_difference,
+        threshold=EXPLANATION_TOLERANCE,
+        passed=additivity.passed,
+        detail=detail,
+    )
+
+
+def unexplained_gate(reason: str) -> Gate:
+    """The release serves without explanations."""
+    return Gate(name="explanation", value=None, threshold=None, passed=True, detail=f"left out: {reason}")
 
 
 def size_gate(size: int) -> Gate:

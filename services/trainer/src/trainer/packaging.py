@@ -16,7 +16,7 @@ import skops.io
 from esteira.features import create_references
 from esteira.pipeline import LoadedPipeline
 from esteira.profile import SCORE, Profile, describe_categorical, describe_numeric
-from esteira.release import ESTIMATOR, MANIFEST, MODEL, PROFILE, STATEMENT, File, Release
+from esteira.release import ESTIMATOR, EXPLANATION, MANIFEST, MODEL, PROFILE, STATEMENT, File, Release
 from esteira.runtime import ReleaseRuntime
 from esteira.schema import Feature, check_row, quote
 from esteira.scoring import Array
@@ -29,6 +29,11 @@ def write_model(folder: Path, model: bytes, estimator: Any) -> None:
     """Writes the model to serve, and the estimator to look into."""
     (folder / MODEL).write_bytes(model)
     (folder / ESTIMATOR).write_bytes(skops.io.dumps(estimator))
+
+
+def write_explanation(folder: Path, explanation: bytes) -> None:
+    """Writes what explains the model's scores."""
+    (folder / EXPLANATION).write_bytes(explanation)
 
 
 def write_statement(folder: Path, pipeline: LoadedPipeline) -> dict[str, str]:

@@ -13,10 +13,12 @@ from esteira.exceptions import Conflict, ReleaseRefused, Unavailable
 from esteira.pipeline import LoadedPipeline
 from esteira.release import MANIFEST, Dataset, Gate, Release, release_path
 from esteira.runtime import ReleaseRuntime
+from esteira.scoring import OnnxModel
 from esteira.statement import Statement
 from trainer import gates, packaging
 from trainer.data import Data
 from trainer.examples import Examples
+from trainer.explaining import explain_model
 from trainer.fit import MODEL_TASK, Candidate, Matrices
 from trainer.learners import encode_frame, predict_scores
 from trainer.rows import DatasetVersion, TrainingRun
@@ -62,15 +64,25 @@ def pack(
 ) -> Packed:
     """Writes the release's folder, loads it as the predictor will, and adds what that shows to its gates."""
     packaging.write_model(folder, model, best.estimator)
+    explained = _explain(folder, origin, matrices, best, model)
     reference = packaging.write_statement(folder, origin.pipeline)
     packaging.write_profile(folder, matrices.features, data.frame, best.scores)
     form = write_form(folder, origin.pipeline, origin.statement, origin.manifest)
     release = _describe(origin, matrices, best, examples, reference, folder)
     release = msgspec.structs.replace(release, form=prove_form(folder, release, form))
     packaging.write_manifest(folder, release)
-    judged = [*passed, gates.size_gate(packaging.serving_size(release)), *_try(folder)]
+    judged = [*passed, explained, gates.size_gate(packaging.serving_size(release)), *_try(folder)]
     release = msgspec.structs.replace(release, gates=judged)
     return Packed(release, folder, packaging.write_manifest(folder, release))
+
+
+def _explain(folder: Path, origin: Origin, matrices: Matrices, best: Candidate, model: bytes) -> Gate:
+    spec = origin.pipeline.spec
+    served = OnnxModel(model, MODEL_TASK[spec.task], matrices.features)
+    explanation, gate = explain_model(best.estimator, matrices, served, spec.training.seed)
+    if explanation is not None:
+        packaging.write_explanation(folder, explanation)
+    return gate
 
 
 def _try(folder: Path) -> list[Gate]:

@@ -29,6 +29,13 @@ class NotExportable(PermanentError):
         self.estimator = name
 
 
+class NotExplainable(PermanentError):
+    """The scores of the estimator cannot be taken apart here."""
+
+    def __init__(self, estimator: object, reason: str) -> None:
+        super().__init__(f"{type(estimator).__name__} cannot be explained: {reason}")
+
+
 class Graph:
     """Nodes and constants, gathered from the input to the output.
 

@@ -4,7 +4,7 @@ The preparation is bit-equal to scikit-learn: one subtraction, division or compa
 coefficients is not: BLAS orders its additions by batch size, thread count and processor, in scikit-learn as well.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -57,15 +57,20 @@ def _add_pipeline(graph: Graph, pipeline: Pipeline, tensor: Tensor) -> Tensor:
 def _add_columns(graph: Graph, transformer: ColumnTransformer, tensor: Tensor) -> Tensor:
     name, width = tensor
     parts = []
-    for _, part, columns in transformer.transformers_:
-        if isinstance(part, str) and part == "drop":
-            continue
-        indices = _indices(transformer, columns, width)
-        if indices:
-            parts.append(add_transformer(graph, part, (graph.take(name, indices), len(indices))))
+    for part, indices in chosen_columns(transformer, width):
+        parts.append(add_transformer(graph, part, (graph.take(name, indices), len(indices))))
     if not parts:
         raise NotExportable(transformer, "it keeps no column")
     return graph.add("Concat", *(part for part, _ in parts), axis=1), sum(size for _, size in parts)
+
+
+def chosen_columns(transformer: ColumnTransformer, width: int) -> Iterator[tuple[Any, list[int]]]:
+    """Gives each part of the transformer that keeps columns, with their positions in a matrix of `width` columns."""
+    for _, part, columns in transformer.transformers_:
+        if isinstance(part, str) and part == "drop":
+            continue
+        if indices := _indices(transformer, columns, width):
+            yield part, indices
 
 
 def _indices(transformer: ColumnTransformer, columns: Any, width: int) -> list[int]:

@@ -66,7 +66,7 @@ class Ensemble:
         for node in nodes[nodes["is_leaf"] == 0]:
             left, right = int(node["left"]), int(node["right"])
             sides = (places[left], places[right], int(nodes[left]["is_leaf"]), int(nodes[right]["is_leaf"]))
-            self._add_split(_split(node, columns, predictor.raw_left_cat_bitsets), sides)
+            self._add_split(read_split(node, columns, predictor.raw_left_cat_bitsets), sides)
 
     def _add_split(self, split: Split, sides: tuple[int, int, int, int]) -> None:
         self.splits.append(split)
@@ -112,7 +112,7 @@ def add_booster(graph: Graph, booster: Any, tensor: str, features: Sequence[Feat
     Raises:
         NotExportable: its categories are not codes of categorical features.
     """
-    columns = _columns(booster, features)
+    columns = read_columns(booster, features)
     baseline = np.asarray(booster._baseline_prediction, dtype=np.float64).ravel()
     ensemble = Ensemble()
     for iteration, predictors in enumerate(booster._predictors):
@@ -138,7 +138,7 @@ def _sources(booster: Any) -> Iterator[int]:
     return iter([*np.flatnonzero(booster.is_categorical_).tolist(), *np.flatnonzero(~booster.is_categorical_).tolist()])
 
 
-def _columns(booster: Any, features: Sequence[Feature] | None) -> list[Column]:
+def read_columns(booster: Any, features: Sequence[Feature] | None) -> list[Column]:
     sources = list(_sources(booster))
     if booster.is_categorical_ is None or not booster.is_categorical_.any():
         return [Column(feature, None) for feature in sources]
@@ -172,7 +172,7 @@ def _weight(node: Any, baseline: float | None) -> float:
     return float(node["value"]) if baseline is None else baseline + float(node["value"])
 
 
-def _split(node: Any, columns: Sequence[Column], bitsets: npt.NDArray[np.uint32]) -> Split:
+def read_split(node: Any, columns: Sequence[Column], bitsets: npt.NDArray[np.uint32]) -> Split:
     column, missing = columns[int(node["feature_idx"])], bool(node["missing_go_to_left"])
     if not node["is_categorical"] or column.codes is None:
         return Split(column.feature, LESS_OR_EQUAL, float(node["num_threshold"]), (), missing)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from esteira.exceptions import PipelineInvalid, UnknownPipeline
+from esteira.release import LogRules
 from esteira.schema import Column, ColumnType
 from esteira.yaml_document import YamlDocument
 
@@ -138,6 +139,7 @@ class Pipeline(Section, frozen=True, kw_only=True):
     promotion: Literal["auto", "canary", "manual"] = "auto"
     """What becomes of a release that passes its gates: champion at once, challenger of the champion, or a person's."""
     canary: Canary = Canary()
+    prediction_log: LogRules = LogRules()
     monitoring: Monitoring = Monitoring()
     retraining: Retraining = Retraining()
 

@@ -67,6 +67,15 @@ class FeatureForm(msgspec.Struct, frozen=True, kw_only=True):
     """Why there is no SQLite form."""
 
 
+class LogRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a pipeline's predictions are logged."""
+
+    delivery: Literal["spooled", "strict"] = "spooled"
+    """`spooled`: on disk before the answer, published soon after. `strict`: published before the answer."""
+    sample: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    """Of predictions, whose raw row is kept; the predictor's own `SAMPLE_SHARE` if not set."""
+
+
 class Release(msgspec.Struct, frozen=True, kw_only=True):
     """The content of release.json."""
 
@@ -103,6 +112,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, File]
     parameters: dict[str, Any] = {}
     form: FeatureForm = FeatureForm()
+    prediction_log: LogRules = LogRules()
 
 
 class Challenger(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,6 +26,8 @@ class Body(msgspec.Struct, frozen=True):
 
     rows: list[tuple[Value, ...]] | None = None
     features: list[tuple[float | str | None, ...]] | None = None
+    explain: bool = False
+    """Whether every answer is to say what each feature contributes."""
 
 
 class BodyDecoder:
@@ -52,8 +54,8 @@ class BodyDecoder:
             if not 1 <= len(found.rows if found.rows is not None else found.features) <= MAX_ROWS:
                 return None
             if found.rows is None:
-                return Body(features=[msgspec.structs.astuple(row) for row in found.features])
-            return Body(rows=[self._typed(msgspec.structs.astuple(row)) for row in found.rows])
+                return Body(None, [msgspec.structs.astuple(row) for row in found.features], found.explain)
+            return Body([self._typed(msgspec.structs.astuple(row)) for row in found.rows], None, found.explain)
         except (msgspec.MsgspecError, Refused, UnicodeDecodeError, RecursionError):
             return None
 
@@ -79,7 +81,11 @@ def _compile(columns: Sequence[Column], features: Sequence[Feature]) -> "msgspec
     given = _struct("Features", [(f.name, kinds[f.kind], True) for f in features])
     body = msgspec.defstruct(
         "Request",
-        [("rows", list[row] | None, None), ("features", list[given] | None, None)],  # type: ignore[valid-type]
+        [
+            ("rows", list[row] | None, None),  # type: ignore[valid-type]
+            ("features", list[given] | None, None),  # type: ignore[valid-type]
+            ("explain", bool, False),
+        ],
         forbid_unknown_fields=True,
         gc=False,
     )

@@ -76,7 +76,7 @@ class FastPath:
     def _answer(self, environ: Environ, pipeline: str) -> tuple[bytes, str] | None:
         """The body of the answer and the version that gave it; None leaves the request to the app."""
         serving = self._servings.find(pipeline)
-        if serving is None or not _is_ordinary(environ):
+        if serving is None or serving.is_strict or not _is_ordinary(environ):
             return None
         length = int(environ["CONTENT_LENGTH"])
         if not self._is_let_in(environ, pipeline) or not self._budget.take(length):

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from esteira.exceptions import BadInput, PermanentError, Problem
+from esteira.explanation import Explanation
 from esteira.release import Release
 from esteira.schema import MAX_KEY_BYTES, Column, Row, check_row
 from esteira.web import decode_json
@@ -23,6 +24,8 @@ from predictor.serving import Serving
 logger = logging.getLogger(__name__)
 
 MAX_PROBLEMS = 100
+MAX_EXPLAINED = 100
+"""Rows of a question that asks for explanations: they cost fifty times what scores do."""
 
 
 class Question(Protocol):
@@ -44,6 +47,8 @@ class PredictRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     rows: list[Any] | None = None
     features: list[Any] | None = None
+    explain: bool = False
+    """Whether every answer is to say what each feature contributes to its score."""
 
 
 class JsonQuestion:
@@ -60,9 +65,9 @@ class JsonQuestion:
         request = decode_json(self._body, PredictRequest)
         if (request.rows is None) == (request.features is None):
             raise BadInput([Problem("", "send either `rows` (raw columns) or `features`")])
-        if request.rows is not None:
-            return RowsQuestion(request.rows, "rows").check(release)
-        return RowsQuestion(request.features or [], "features").check(release)
+        given = request.rows if request.rows is not None else request.features or []
+        kind: Literal["rows", "features"] = "rows" if request.rows is not None else "features"
+        return RowsQuestion(given, kind, explain=request.explain).check(release)
 
     def sent(self) -> Sequence[Any]:
         """Decodes again: few requests are sampled."""
@@ -77,10 +82,14 @@ class RowsQuestion:
         rows: an object of columns each, as JSON gives it.
         kind: whether they are raw rows, or features.
         path: how the dialect names them in problems.
+        explain: whether every answer is to say what each feature contributes to its score.
     """
 
-    def __init__(self, rows: list[Any], kind: Literal["rows", "features"], path: str | None = None) -> None:
+    def __init__(
+        self, rows: list[Any], kind: Literal["rows", "features"], path: str | None = None, *, explain: bool = False
+    ) -> None:
         self._rows = rows
+        self._explain = explain
         self._kind = kind
         self._path = kind if path is None else path
 
@@ -93,8 +102,8 @@ class RowsQuestion:
         if not 1 <= len(self._rows) <= MAX_ROWS:
             raise BadInput([Problem(self._path, f"holds {len(self._rows)} rows; send 1 to {MAX_ROWS}")])
         if self._kind == "rows":
-            return Body(rows=_check_rows(release.columns, self._rows, self._path))
-        return Body(features=_check_rows(_feature_columns(release), self._rows, self._path))
+            return Body(_check_rows(release.columns, self._rows, self._path), None, self._explain)
+        return Body(None, _check_rows(_feature_columns(release), self._rows, self._path), self._explain)
 
     def sent(self) -> Sequence[Any]:
         """The rows themselves."""
@@ -109,6 +118,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     score: float
     label: bool | None = None
     """Whether the score reaches the release's threshold; absent for a regression."""
+    explanation: Explanation | None = None
+    """What each feature contributes to the score before its link; where the question asked for it."""
 
 
 class PredictAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,6 +157,8 @@ def _challenger_for(serving: Serving, read: Body) -> ServedRelease | None:
     wanted = serving.pointer.challenger
     if serving.challenger is None or wanted is None or read.rows is None:
         return None
+    if read.explain and serving.challenger.explainer is None:
+        return None
     if not takes_challenger(wanted.version, serving.runtime.entity(read.rows[0]), wanted.share):
         return None
     return serving.challenger
@@ -163,16 +176,24 @@ def _answer(served: ServedRelease, log: PredictionLog, read: Body, question: Que
     features = served.feature_rows(read.rows) if read.rows is not None else read.features or []
     scores: list[float] = served.score_rows(features).tolist()
     _require_finite(release, scores)
+    explanations = _explain(served, features) if read.explain else [None] * len(scores)
     microseconds = (time.perf_counter_ns() - began) // 1000
     ids = _make_ids(len(scores))
     logged = _logged(served, log, read, question, ids, entities, features, scores)
-    log.add(release.pipeline, release.version, logged, microseconds)
+    strict = release.prediction_log.delivery == "strict"
+    log.add(release.pipeline, release.version, logged, microseconds, strict=strict)
     threshold = release.threshold
     answers = [
-        Answer(prediction_id=id_, score=score, label=None if threshold is None else score >= threshold)
-        for id_, score in zip(ids, scores, strict=True)
+        Answer(prediction_id=id_, score=score, label=None if threshold is None else score >= threshold, explanation=why)
+        for id_, score, why in zip(ids, scores, explanations, strict=True)
     ]
     return PredictAnswer(pipeline=release.pipeline, model_version=release.version, predictions=answers)
+
+
+def _explain(served: ServedRelease, features: Sequence[Sequence[Any]]) -> Sequence[Explanation]:
+    if len(features) > MAX_EXPLAINED:
+        raise BadInput([Problem("explain", f"is for {MAX_EXPLAINED} rows at most, and {len(features)} came")])
+    return served.explain_rows(features)
 
 
 def _make_ids(rows: int) -> list[str]:
@@ -263,7 +284,7 @@ def _logged(
     if read.rows is not None:
         moments = [served.event_time(row) for row in read.rows]
         values = [[_loggable(value) for value in row] for row in features]
-        if chosen := log.sampler.choose(served.release.version, len(ids)):
+        if chosen := log.sampler.choose(served.release.version, len(ids), served.release.prediction_log.sample):
             sent = question.sent()
             rows = {position: sent[position] for position in chosen}
     return [

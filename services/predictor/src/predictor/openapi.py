@@ -14,6 +14,15 @@ _TYPES: dict[str, dict[str, Any]] = {
     "timestamp": {"type": "string", "format": "date-time"},
     "date": {"type": "string", "format": "date"},
 }
+_EXPLAIN = {"type": "boolean", "default": False, "description": "say what each feature contributes to the score"}
+_EXPLANATION: dict[str, Any] = {
+    "type": "object",
+    "description": "of the score before its link; base and contributions sum to it",
+    "properties": {
+        "base": {"type": "number"},
+        "contributions": {"type": "object", "additionalProperties": {"type": "number"}},
+    },
+}
 _ERROR: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -55,7 +64,12 @@ def make_openapi(releases: Sequence[Release], server: str) -> dict[str, Any]:
 
 def _predict(release: Release) -> dict[str, Any]:
     rows = {"type": "array", "minItems": 1, "maxItems": 1000, "items": row_schema(release.columns)}
-    body = {"type": "object", "required": ["rows"], "properties": {"rows": rows}, "additionalProperties": False}
+    body = {
+        "type": "object",
+        "required": ["rows"],
+        "properties": {"rows": rows, "explain": _EXPLAIN},
+        "additionalProperties": False,
+    }
     answer = {
         "type": "object",
         "properties": {
@@ -105,6 +119,7 @@ def _json(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _answer(release: Release) -> dict[str, Any]:
     properties: dict[str, Any] = {"prediction_id": {"type": "string", "format": "uuid"}, "score": {"type": "number"}}
+    properties["explanation"] = _EXPLANATION
     if release.threshold is not None:
         properties["label"] = {"type": "boolean", "description": f"score >= {release.threshold}"}
     return {"type": "object", "properties": properties}

@@ -20,12 +20,19 @@ class Sampler:
         self._first: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def choose(self, model_version: str, rows: int) -> list[int]:
-        """The positions of those whose raw row is kept, among so many predictions of a request."""
-        if not self._share:
+    def choose(self, model_version: str, rows: int, share: float | None = None) -> list[int]:
+        """The positions of those whose raw row is kept, among so many predictions of a request.
+
+        Args:
+            model_version: of the release that answers.
+            rows: how many predictions there are.
+            share: the pipeline's own, if it has one.
+        """
+        share = self._share if share is None else share
+        if not share:
             return []
         first = self._take_first(model_version, rows) if self._first.get(model_version, 0) < FIRST else 0
-        draw, share = self._random.random, self._share
+        draw = self._random.random
         return [position for position in range(rows) if position < first or draw() < share]
 
     def _take_first(self, model_version: str, rows: int) -> int:

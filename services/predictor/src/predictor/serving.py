@@ -34,6 +34,11 @@ class Serving(msgspec.Struct, frozen=True):
     runtime: ServedRelease
     challenger: ServedRelease | None = None
 
+    @property
+    def is_strict(self) -> bool:
+        """Whether predictions are published before they are answered."""
+        return self.runtime.release.prediction_log.delivery == "strict"
+
 
 class Refusal(msgspec.Struct, frozen=True):
     """A release that a pointer names and that does not serve."""

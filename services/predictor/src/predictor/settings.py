@@ -24,7 +24,7 @@ class PredictorSettings(ServiceSettings, frozen=True, kw_only=True):
     log_flush_seconds: float = 1.0
     """How long a prediction may wait before it is published."""
     model_release: str | None = None
-    """Versions to serve whatever the pointers say, such as `flights/12`; several with commas between them."""
+    """Versions to serve whatever the pointers say, such as `sales/12`; several with commas between them."""
     api_keys: str | None = None
     """Lines `<client> <sha256 of the key> <pipelines, * or admin>`; who sends none of them is refused."""
     client_audience: str | None = None

@@ -117,6 +117,7 @@ def _describe(
         entity=spec.entity,
         event_time=spec.event_time,
         columns=[column for column in origin.pipeline.columns if column.known == "before"],
+        prediction_log=spec.prediction_log,
         features=matrices.features,
         statement=origin.statement.sql,
         reference=reference,

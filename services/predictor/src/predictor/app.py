@@ -5,16 +5,31 @@ from flask import Flask
 from esteira.publisher import Publisher
 from esteira.pushes import PushVerifier
 from esteira.web import create_base_app
+from predictor.dialects.answering import DialectOptions
+from predictor.dialects.invocations import make_invocations
+from predictor.dialects.named_models import make_named_models
+from predictor.dialects.open_inference import make_open_inference
+from predictor.dialects.vertex import make_vertex
 from predictor.fastpath import FastPath
 from predictor.prediction_log import PredictionLog
 from predictor.routes import make_docs, make_events, make_pipelines
 from predictor.serving import Servings
 
 
-def create_app(servings: Servings, log: PredictionLog, publisher: Publisher, verifier: PushVerifier | None) -> Flask:
+def create_app(
+    servings: Servings,
+    log: PredictionLog,
+    publisher: Publisher,
+    verifier: PushVerifier | None,
+    options: DialectOptions = DialectOptions(),  # noqa: B008  frozen
+) -> Flask:
     """Makes the app; it starts nothing by itself."""
     app = create_base_app("predictor", verifier, servings.require_ready)
+    app.register_blueprint(make_vertex(servings, log, options))  # first: its paths are the operator's choice
     app.register_blueprint(make_pipelines(servings, log, publisher))
+    app.register_blueprint(make_open_inference(servings, log))
+    app.register_blueprint(make_named_models(servings, log))
+    app.register_blueprint(make_invocations(servings, log, options))
     app.register_blueprint(make_events(servings))
     app.register_blueprint(make_docs(), url_prefix="/docs")
     app.wsgi_app = FastPath(app.wsgi_app, servings, log)  # type: ignore[method-assign]

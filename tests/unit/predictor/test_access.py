@@ -89,13 +89,24 @@ def test_a_key_opens_the_pipelines_that_it_is_for(
         ("GET", "/no/such/thing"),
         ("GET", "/admin/state"),
         ("POST", "/admin/refresh"),
+        ("POST", "/invocations"),
+        ("POST", "/v2/models/shop/infer"),
+        ("POST", "/v1/models/shop:predict"),
+        ("GET", "/v1/models/shop"),
     ],
 )
 def test_nothing_is_open_to_whoever_sends_no_key(servings: Servings, tmp_path: Path, method: str, path: str) -> None:
     assert client(servings, tmp_path, Access(read_keys(KEYS))).open(path, method=method).status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
+@pytest.mark.parametrize("path", ["/invocations", "/v2/models/shop/infer", "/v1/models/shop:predict"])
+def test_a_key_for_other_pipelines_opens_no_dialect(servings: Servings, tmp_path: Path, path: str) -> None:
+    asked = client(servings, tmp_path, Access(read_keys(KEYS)))
+    assert asked.post(path, json={}, headers={"X-Api-Key": "k3"}).status_code == 403
+    assert asked.post(path, json={}, headers={"X-Api-Key": "k1"}).status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/health", "/ping", "/v2/health/live"])
 def test_probes_need_no_key(servings: Servings, tmp_path: Path, path: str) -> None:
     assert client(servings, tmp_path, Access(read_keys(KEYS))).get(path).status_code in (200, 503)
 
@@ -202,9 +213,11 @@ def test_more_than_the_budget_is_answered_429(servings: Servings, tmp_path: Path
     budget = Budget(1000)
     asked = client(servings, tmp_path, Access(), budget)
     assert asked.post("/pipelines/shop/predict", json={"rows": raw_rows(50)}).status_code == 200  # alone it may
-    with budget.taken(900):
-        answer = asked.post("/pipelines/shop/predict", json=BODY)
+    assert budget.take(900)
+    for path in ("/pipelines/shop/predict", "/invocations"):
+        answer = asked.post(path, json=BODY)
         assert (answer.status_code, answer.headers["Retry-After"]) == (429, "2")
+    budget.give(900)
     assert asked.post("/pipelines/shop/predict", json=BODY).status_code == 200
 
 

@@ -1,10 +1,6 @@
 """How much a process takes on at once."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from esteira.exceptions import Saturated
 
 MAX_REQUEST_BYTES = 4 << 20
 """Of a request with rows, features or outcomes."""
@@ -36,17 +32,3 @@ class Budget:
         """Gives back what was taken."""
         with self._lock:
             self._taken -= size
-
-    @contextmanager
-    def taken(self, size: int) -> Iterator[None]:
-        """Holds room for the block.
-
-        Raises:
-            Saturated: there is none.
-        """
-        if not self.take(size):
-            raise Saturated(f"bodies of {self.limit} bytes are being answered here; try again soon")
-        try:
-            yield
-        finally:
-            self.give(size)

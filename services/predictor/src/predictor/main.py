@@ -39,7 +39,9 @@ def create() -> Flask:
     log.start()
     Finalize(None, log.close, exitpriority=0)  # at the end of a process, whether a server forked it or multiprocessing
     budget = Budget(settings.max_pending_bytes)
-    app = create_app(servings, log, publisher, make_verifier(settings), make_access(settings), budget)
+    app = create_app(
+        servings, log, publisher, make_verifier(settings), make_access(settings), budget, settings.dialect_options
+    )
     return name_build(app, settings)
 
 

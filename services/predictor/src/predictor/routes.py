@@ -11,21 +11,20 @@ from esteira.web import event_route, json_response, read_json, read_json_bytes
 from predictor.feedback import FeedbackRequest, give_feedback
 from predictor.handlers import describe, list_pipelines
 from predictor.inference import JsonQuestion, predict
-from predictor.limits import MAX_REQUEST_BYTES, Budget
+from predictor.limits import MAX_REQUEST_BYTES
 from predictor.openapi import make_openapi
 from predictor.prediction_log import PredictionLog
 from predictor.serving import Servings
 
 
-def make_pipelines(servings: Servings, log: PredictionLog, publisher: Publisher, budget: Budget) -> Blueprint:
+def make_pipelines(servings: Servings, log: PredictionLog, publisher: Publisher) -> Blueprint:
     """What clients call."""
     blueprint = Blueprint("pipelines", __name__)
 
     @blueprint.post("/pipelines/<name>/predict")
     def post_predict(name: str) -> Response:
         serving = servings.get(name)
-        with budget.taken(request.content_length or MAX_REQUEST_BYTES):
-            answer = predict(serving, log, JsonQuestion(read_json_bytes(request, MAX_REQUEST_BYTES)))
+        answer = predict(serving, log, JsonQuestion(read_json_bytes(request, MAX_REQUEST_BYTES)))
         response = json_response(answer)
         response.headers["X-Model-Version"] = answer.model_version
         return response

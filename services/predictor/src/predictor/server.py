@@ -1,7 +1,8 @@
 """Starts the HTTP server: `python -m predictor.server`.
 
 `SERVER` chooses it, granian or gunicorn; both serve the same app from `predictor.main`. Addresses and numbers come
-from the variables that gunicorn's configuration reads too: `HOST`, `PORT`, `WEB_CONCURRENCY`, `THREADS`, `LOG_LEVEL`.
+from the variables that gunicorn's configuration reads too: `HOST`, `PORT`, `WEB_CONCURRENCY`, `THREADS`, `LOG_LEVEL`;
+Vertex AI's `AIP_HTTP_PORT` comes before `PORT`.
 """
 
 import fcntl
@@ -39,12 +40,14 @@ def main(environ: Mapping[str, str]) -> None:
     Raises:
         SettingsInvalid: there is no such server.
     """
+    if port := environ.get("AIP_HTTP_PORT"):  # before PORT, which the image sets
+        environ = {**environ, "PORT": port}
     server = environ.get("SERVER") or SERVERS[0]
     if server not in SERVERS:
         raise SettingsInvalid(f"SERVER is {server!r}: choose {' or '.join(SERVERS)}")
     if server == "gunicorn":
         command = [sys.executable, "-m", "gunicorn", "--no-control-socket", "-c", "python:esteira.gunicorn"]
-        os.execv(sys.executable, [*command, "predictor.main:create()"])  # noqa: S606  it takes the place of this process
+        os.execve(sys.executable, [*command, "predictor.main:create()"], dict(environ))  # noqa: S606  it takes the place of this process
     _serve_with_granian(environ)
 
 

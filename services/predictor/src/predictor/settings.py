@@ -10,8 +10,11 @@ import msgspec
 from esteira.exceptions import Problem, SettingsInvalid
 from esteira.settings import ServiceSettings
 from predictor.access import read_keys
+from predictor.dialects.answering import DialectOptions
 from predictor.limits import MAX_PENDING_BYTES
 from predictor.prediction_log import SPOOL_BYTES
+
+Route = Annotated[str, msgspec.Meta(pattern=r"^/[^<>?#\s]*$")]
 
 
 class PredictorSettings(ServiceSettings, frozen=True, kw_only=True):
@@ -35,6 +38,14 @@ class PredictorSettings(ServiceSettings, frozen=True, kw_only=True):
     """Those that are let in below /admin too."""
     max_pending_bytes: Annotated[int, msgspec.Meta(ge=1)] = MAX_PENDING_BYTES
     """Of bodies that a worker answers at once; beyond it clients are told 429."""
+    default_pipeline: str | None = None
+    """The pipeline that dialects without a name in the path serve; the only one there is if not set."""
+    aip_http_port: int | None = None
+    """The port to listen on, before `port`; set by Vertex AI."""
+    aip_health_route: Route | None = None
+    """The path at which Vertex AI asks for health."""
+    aip_predict_route: Route | None = None
+    """The path at which Vertex AI asks for predictions."""
     cache_dir: Path | None = None
     """Where releases are kept after download; a temporary folder if not set."""
     spool_dir: Path | None = None
@@ -52,6 +63,15 @@ class PredictorSettings(ServiceSettings, frozen=True, kw_only=True):
         told = _access_problems(values)
         told += [Problem("MODEL_RELEASE", f"names {pin!r}; write <pipeline>/<version>") for pin in wrong]
         return [*super().problems(values), *told]
+
+    @property
+    def dialect_options(self) -> DialectOptions:
+        """What of this the dialects are told."""
+        return DialectOptions(
+            default_pipeline=self.default_pipeline,
+            health_route=self.aip_health_route,
+            predict_route=self.aip_predict_route,
+        )
 
     @property
     def pinned(self) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""The wire forms that other serving systems speak, over the one data plane of `predictor.inference`."""

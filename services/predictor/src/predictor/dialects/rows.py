@@ -1,0 +1,158 @@
+"""Rows as the dialects bring them: records, arrays, columns; read into objects of columns, each with its place."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from esteira.exceptions import BadInput, Problem
+from esteira.release import Release
+from predictor.inference import MAX_PROBLEMS
+
+Kind = Literal["rows", "features"]
+Locate = Callable[[int, str | None], str]
+"""The place of a row by its position, or of one column's value in it, as the dialect names it."""
+
+
+class Rows(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows to predict for, and how the dialect that brought them names their places."""
+
+    rows: list[Any]
+    kind: Kind
+    path: str
+    """Where the rows stand in the request, all of them."""
+    locate: Locate
+
+
+def choose_kind(release: Release, keys: Iterable[Collection[str]]) -> Kind:
+    """Tells whether a request brings raw rows or features, which no other dialect than the native one says.
+
+    Rows whose keys are all raw columns and include every column that may not be missing are `rows`; else, where all
+    keys are features, they are `features`; else `rows`, so that the errors name the columns.
+
+    Args:
+        release: has the columns and the features.
+        keys: the names that each row has a value under.
+    """
+    columns, features = set(column_names(release)), {feature.name for feature in release.features}
+    needed = set(required_names(release))
+    distinct = {frozenset(names) for names in keys}
+    if all(names <= columns and needed <= names for names in distinct):
+        return "rows"
+    return "features" if all(names and names <= features for names in distinct) else "rows"
+
+
+def column_names(release: Release) -> list[str]:
+    """The raw columns that a request may bring, in the order of the schema."""
+    return [column.name for column in release.columns if column.known == "before"]
+
+
+def required_names(release: Release) -> list[str]:
+    """The raw columns that a request must bring."""
+    return [column.name for column in release.columns if column.known == "before" and not column.nullable]
+
+
+def read_records(release: Release, given: Any, path: str, locate: Locate | None = None) -> Rows:
+    """Reads a list of objects of columns; an array stands for the raw columns in the order of the schema.
+
+    Raises:
+        BadInput: it is no list, or an array has not one value for each column.
+    """
+    if not isinstance(given, list):
+        raise BadInput([Problem(path, "expected an array of rows, each an object of columns")])
+    locate = locate or _in_rows(path)
+    names = column_names(release)
+    rows = [dict(zip(names, row, strict=False)) if isinstance(row, list) else row for row in given]
+    refuse(_wrong_lengths(names, given, locate))
+    kind = choose_kind(release, (row.keys() for row in rows if isinstance(row, dict)))
+    return Rows(rows=rows, kind=kind, path=path, locate=locate)
+
+
+def read_table(release: Release, names: Sequence[str], data: Sequence[Any], path: str, places: Sequence[str]) -> Rows:
+    """Reads arrays of values under the names of their columns.
+
+    Args:
+        release: has the columns and the features.
+        names: the column of each value.
+        data: the rows, an array each.
+        path: where `data` stands in the request.
+        places: where each name stands.
+
+    Raises:
+        BadInput: a column is unknown, missing or named twice, or a row has not one value for each.
+    """
+    kind = check_names(release, names, places, path)
+    refuse(_wrong_lengths(names, data, _in_rows(path), others=True))
+    return Rows(rows=[dict(zip(names, row, strict=True)) for row in data], kind=kind, path=path, locate=_in_rows(path))
+
+
+def read_columns(release: Release, given: Mapping[str, Any], path: str) -> Rows:
+    """Reads an object of columns with an array of values each.
+
+    Raises:
+        BadInput: a column is unknown, missing, no array, or longer than others.
+    """
+    kind = check_names(release, list(given), [f"{path}.{name}" for name in given], path)
+    no_arrays = [Problem(f"{path}.{n}", "expected an array of values") for n, v in given.items() if type(v) is not list]
+    refuse(no_arrays)
+    lengths = {len(values) for values in given.values()}
+    if len(lengths) > 1:
+        told = ", ".join(f"{name} {len(values)}" for name, values in given.items())
+        raise BadInput([Problem(path, f"the columns have different numbers of values: {told}")])
+    rows = transpose(given)
+    return Rows(rows=rows, kind=kind, path=path, locate=lambda at, name: f"{path}.{name}[{at}]" if name else path)
+
+
+def transpose(columns: Mapping[str, Sequence[Any]]) -> list[Any]:
+    """Rows of columns of the same length."""
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def check_names(release: Release, names: Sequence[str], places: Sequence[str], whole: str) -> Kind:
+    """Holds the names of columns against the schema, once for all rows.
+
+    Args:
+        release: has the columns and the features.
+        names: as the request has them.
+        places: where each of them stands.
+        whole: the place to name where one is missing.
+
+    Returns:
+        What the columns are; see `choose_kind`.
+
+    Raises:
+        BadInput: a name is unknown, there twice, or missing.
+    """
+    kind = choose_kind(release, [names])
+    features = [feature.name for feature in release.features]
+    known, needed = (column_names(release), required_names(release)) if kind == "rows" else (features, [])
+    problems = [
+        Problem(
+            place, f"unknown column {name!r}; remove it" if name not in known else f"column {name!r} is there twice"
+        )
+        for at, (name, place) in enumerate(zip(names, places, strict=True))
+        if name not in known or name in names[:at]
+    ]
+    problems += [Problem(whole, f"column {name!r} is missing") for name in needed if name not in names]
+    refuse(problems)
+    return kind
+
+
+def refuse(problems: Sequence[Problem]) -> None:
+    """Raises `BadInput` where there are problems, up to `MAX_PROBLEMS` of them."""
+    if problems:
+        raise BadInput(list(problems[:MAX_PROBLEMS]))
+
+
+def _in_rows(path: str) -> Locate:
+    return lambda at, name: f"{path}[{at}]" if name is None else f"{path}[{at}].{name}"
+
+
+def _wrong_lengths(names: Sequence[str], rows: Sequence[Any], locate: Locate, others: bool = False) -> list[Problem]:
+    """Arrays that have not one value for each name; `others` also names what is no array."""
+    expected = f"expected {len(names)}: {', '.join(names)}"
+    return [
+        Problem(locate(at, None), f"holds {len(row)} values, {expected}" if isinstance(row, list) else "is no array")
+        for at, row in enumerate(rows)
+        if (len(row) != len(names) if isinstance(row, list) else others)
+    ]

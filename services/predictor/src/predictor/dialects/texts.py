@@ -1,0 +1,127 @@
+"""Rows that come as text: CSV with or without a header, and JSON lines."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from esteira.exceptions import BadInput, Problem
+from esteira.release import Release
+from esteira.schema import ColumnType
+from esteira.web import decode_json
+from predictor.decoding import MAX_ROWS
+from predictor.dialects.rows import Locate, Rows, check_names, column_names, read_records, refuse
+
+_TRUE, _FALSE = ("true", "t", "1", "yes", "y"), ("false", "f", "0", "no", "n")
+Record = tuple[int, list[str]]
+"""The number of a record's last line, from 1, and its fields."""
+
+
+def read_csv(release: Release, body: bytes) -> Rows:
+    """Reads CSV; an empty field is a missing value, and each other is typed by its column.
+
+    The first line is a header where most of its fields are names of columns; a header's first field may be empty, for
+    the index that pandas writes. Without a header the fields are the raw columns in the order of the schema.
+
+    Raises:
+        BadInput: it is not CSV in UTF-8, or a line has not one field for each column.
+    """
+    records = _records(body)
+    if not records:
+        raise BadInput([Problem("", "the body holds no rows; send CSV with or without a header")])
+    line, first = records[0]
+    skipped = 1 if first[0] == "" else 0
+    names = column_names(release)
+    if _is_header(release, first[skipped:]):
+        names, records = first[skipped:], records[1:]
+    else:
+        skipped = 0
+    kind = check_names(release, names, [f"line {line}"] * len(names), f"line {line}")
+    refuse(
+        [
+            Problem(
+                f"line {number}", f"holds {len(fields) - skipped} fields, expected {len(names)}: {', '.join(names)}"
+            )
+            for number, fields in records
+            if len(fields) - skipped != len(names)
+        ]
+    )
+    types = _types(release, kind == "rows")
+    rows = [
+        {name: _value(types[name], text) for name, text in zip(names, fields[skipped:], strict=True)}
+        for _, fields in records
+    ]
+    return Rows(rows=rows, kind=kind, path="", locate=_in_lines([number for number, _ in records]))
+
+
+def read_json_lines(release: Release, body: bytes) -> Rows:
+    """Reads one row a line: an object of columns, or an array of the raw columns in the order of the schema.
+
+    Raises:
+        BadInput: a line is not JSON; the first such is named.
+    """
+    lines = [(number, line) for number, line in enumerate(body.split(b"\n"), 1) if line.strip()]
+    _limit(len(lines))
+    rows = [_decode_line(number, line) for number, line in lines]
+    return read_records(release, rows, "", _in_lines([number for number, _ in lines]))
+
+
+def _decode_line(number: int, line: bytes) -> Any:
+    try:
+        return decode_json(line)
+    except BadInput as error:
+        raise BadInput([Problem(f"line {number}", str(error))]) from error
+
+
+def _records(body: bytes) -> list[Record]:
+    try:
+        reader = csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True)
+        records = [(reader.line_num, fields) for fields in reader if fields]
+    except UnicodeDecodeError as error:
+        raise BadInput([Problem("", f"is not UTF-8: {error}")]) from error
+    except csv.Error as error:
+        raise BadInput([Problem(f"line {reader.line_num}", f"is not CSV: {error}")]) from error
+    _limit(len(records) - 1)  # one of them may be a header
+    return records
+
+
+def _limit(rows: int) -> None:
+    if rows > MAX_ROWS:
+        raise BadInput([Problem("", f"holds {rows} rows; send 1 to {MAX_ROWS}")])
+
+
+def _is_header(release: Release, fields: Sequence[str]) -> bool:
+    """Most, not all: a name that is wrong is then told as one, not its line as wrong values."""
+    names = {column.name for column in release.columns} | {feature.name for feature in release.features}
+    return sum(field in names for field in fields) * 2 > len(fields)
+
+
+def _types(release: Release, raw: bool) -> Mapping[str, ColumnType]:
+    if raw:
+        return {column.name: column.type for column in release.columns}
+    return {feature.name: "number" if feature.kind == "numeric" else "string" for feature in release.features}
+
+
+def _value(kind: ColumnType, text: str) -> int | float | str | bool | None:
+    """The JSON form of a field; what does not fit stays text, and the row's check refuses it."""
+    if text == "":
+        return None
+    if kind in ("integer", "number"):
+        return _number(kind, text)
+    if kind == "boolean" and text.lower() in _TRUE + _FALSE:
+        return text.lower() in _TRUE
+    return text
+
+
+def _number(kind: ColumnType, text: str) -> int | float | str:
+    """An integer may have a decimal point, as pandas writes a column where some are missing."""
+    for read in (int, float) if kind == "integer" else (float,):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _in_lines(numbers: Sequence[int]) -> Locate:
+    return lambda at, name: f"line {numbers[at]}" if name is None else f"line {numbers[at]}, column {name}"

@@ -13,12 +13,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
 from esteira.profile import SCORE, Profile, describe_categorical, describe_numeric
-from esteira.release import MODEL, PROFILE, STATEMENT, Dataset, Release
+from esteira.release import MODEL, PROFILE, REFERENCE, STATEMENT, Dataset, FeatureForm, Release
 from esteira.schema import Column
+from esteira.sqlite_form import translate
+from esteira.sqlite_query import connect
 from releases import MOMENT, BuiltRelease, write_manifest
 from releases import _hash_files as hash_files
 from trainer.export import export_model
 from trainer.learners import build_pipeline, encode_frame, fit, learn_features, predict_scores
+from trainer.serving_form import prove_form
 
 PARAMS = {"max_iter": 200, "early_stopping": False}
 CATEGORIES = {"carrier": 16, "origin": 3, "dest": 105}
@@ -94,7 +97,13 @@ class Model:
         ]
         profile = Profile(features=binned, score=describe_numeric(SCORE, self.scores), rows=len(self.frame))
         (home / PROFILE).write_bytes(msgspec.json.encode(profile))
-        release = self._describe(version, hash_files(home))
+        release = self._describe(version, {})
+        columns = [column for column in release.columns if column.known == "before"]
+        connect(str(home / REFERENCE)).close()  # no reference tables
+        form = FeatureForm(dialect="sqlite", statement=translate(release.statement, columns))
+        form = prove_form(home, release, form)
+        assert form.statement is not None, form.reason
+        release = msgspec.structs.replace(release, form=form, files=hash_files(home))
         return BuiltRelease(home, release, write_manifest(home, release), self.estimator, "binary")
 
     def _describe(self, version: str, files: Any) -> Release:

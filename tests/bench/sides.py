@@ -132,7 +132,7 @@ class Sides:
             "SERVER": server,
             "PORT": str(port),
             "WEB_CONCURRENCY": str(WORKERS),
-            "THREADS": os.environ.get("THREADS", "4"),
+            "THREADS": os.environ.get("THREADS", "16"),
             "CACHE_DIR": str(home / "cache"),
             "PUSH_AUTHENTICATION": "none",
             "LOG_LEVEL": "error",

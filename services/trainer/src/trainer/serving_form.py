@@ -9,6 +9,7 @@ import logging
 import math
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from esteira.statement import Statement
 logger = logging.getLogger(__name__)
 
 MIXED_ROWS = 300
+CHUNK = 200
 _TEXTS = ("", " ", "0", "1", "-1", "1e3", "NaN", "null", "A", "a", "é", "É", "ß", "日本", "%", "_", "'", "a\tb", "true")
 _MOMENTS = ("1700-01-01T00:00:00", "1970-01-01T00:00:00", "2000-02-29T23:59:59.999999", "2199-12-31T12:30:00.5")
 
@@ -93,30 +95,49 @@ def _compare(folder: Path, release: Release, single: SqliteQuery) -> int:
     """The number of rows that SQLite answered, each as DuckDB did."""
     encoder = Encoder(release.features)
     query = FeatureQuery(release.statement, release.columns, {n: folder / f for n, f in release.reference.items()})
-    count = 0
+    count, rows = 0, stress_rows(release)
     try:
-        for row in stress_rows(release):
-            try:
-                found = _in_order(release, single.names, single.run_rows([row])[0])
-            except Undecided:
-                continue
-            expected = _in_order(release, *_in_duckdb(query, row))
-            matrices = [encoder.encode_rows([values]).view("int64") for values in (found, expected)]
-            texts = [[str(v) for v in values if isinstance(v, str)] for values in (found, expected)]
-            if (matrices[0] != matrices[1]).any() or texts[0] != texts[1]:
-                raise _Different(f"SQLite gives {found} and DuckDB {expected} for {row}")
-            count += 1
+        while chunk := list(itertools.islice(rows, CHUNK)):
+            answered = list(_answered(single, chunk))
+            for (row, values), expected in zip(answered, _in_duckdb(query, release, answered), strict=True):
+                found = _in_order(release, single.names, values)
+                if not _same(encoder, found, expected):
+                    raise _Different(f"SQLite gives {found} and DuckDB {expected} for {row}")
+            count += len(answered)
     finally:
         query.close()
     return count
 
 
-def _in_duckdb(query: FeatureQuery, row: tuple[Value, ...]) -> tuple[list[str], tuple[Any, ...]]:
+def _answered(single: SqliteQuery, rows: Rows) -> Iterator[tuple[tuple[Value, ...], tuple[Any, ...]]]:
+    """The rows that SQLite does not leave to DuckDB, with what it gives."""
+    for row in rows:
+        with suppress(Undecided):
+            yield row, single.run_rows([row])[0]
+
+
+def _in_duckdb(query: FeatureQuery, release: Release, answered: Sequence[tuple[Any, Any]]) -> Iterator[list[Any]]:
+    """What DuckDB gives for them all at once, or else one by one, to name the row that it refuses."""
+    if not answered:
+        return
     try:
-        names, (values,) = query.run_rows([row])
-    except (BadInput, PipelineInvalid) as error:
-        raise _Different(f"SQLite answers where DuckDB refuses {row}: {error}") from error
-    return names, values
+        names, found = query.run_rows([row for row, _ in answered])
+    except (BadInput, PipelineInvalid):
+        for row, _ in answered:
+            try:
+                names, (values,) = query.run_rows([row])
+            except (BadInput, PipelineInvalid) as error:
+                raise _Different(f"SQLite answers where DuckDB refuses {row}: {error}") from error
+            yield _in_order(release, names, values)
+        return
+    yield from (_in_order(release, names, values) for values in found)
+
+
+def _same(encoder: Encoder, found: list[Any], expected: list[Any]) -> bool:
+    """Bit by bit in the model's matrix; texts as they are, also those that are no category."""
+    left, right = (encoder.encode_rows([values]).view("int64") for values in (found, expected))
+    texts = [[value for value in values if isinstance(value, str)] for values in (found, expected)]
+    return bool((left == right).all()) and texts[0] == texts[1]
 
 
 def _in_order(release: Release, names: Sequence[str], values: Sequence[Any]) -> list[Any]:

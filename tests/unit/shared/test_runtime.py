@@ -5,7 +5,7 @@ import pytest
 
 from esteira.bucket import Bucket
 from esteira.exceptions import BadInput, ReleaseRefused
-from esteira.release import EXPLANATION, MANIFEST, MODEL, File, Release
+from esteira.release import EXPLANATION, MANIFEST, MODEL, FeatureForm, File, Release
 from esteira.runtime import ReleaseRuntime, fetch_release
 from esteira.schema import check_row
 from releases import BuiltRelease, build_release, raw_rows, write_manifest
@@ -68,6 +68,12 @@ def test_an_explanation_changed_after_the_start_is_refused(built: BuiltRelease) 
         runtime.explain_rows([(1.0, None, "Oslo", 1)])
 
 
+def _form(release: Release, old: str, new: str) -> FeatureForm:
+    """The release's SQLite form, spoiled."""
+    assert release.form.statement is not None
+    return msgspec.structs.replace(release.form, statement=release.form.statement.replace(old, new))
+
+
 def _changed(release: Release, **changes: object) -> Release:
     return msgspec.structs.replace(release, **changes)
 
@@ -81,8 +87,15 @@ def _changed(release: Release, **changes: object) -> Release:
         (lambda _: {"example_scores": [0.1, 0.1, 0.1]}, "answers"),
         (lambda _: {"example_scores": []}, "answers"),
         (lambda _: {"example": [{"id": "x"}] * 3}, "breaks its own schema"),
-        (lambda _: {"statement": "SELECT raw._row AS _row, nope FROM raw"}, "does not run"),
-        (lambda r: {"statement": r.statement.replace("LEFT JOIN", "JOIN")}, "does not run"),
+        (lambda _: {"statement": "SELECT raw._row AS _row, nope FROM raw", "form": FeatureForm()}, "does not run"),
+        (lambda r: {"statement": r.statement.replace("LEFT JOIN", "JOIN"), "form": FeatureForm()}, "does not run"),
+        (lambda r: {"form": msgspec.structs.replace(r.form, statement="SELECT nope FROM raw")}, "does not run"),
+        (
+            lambda r: {
+                "form": msgspec.structs.replace(r.form, statement=r.form.statement.replace("LEFT JOIN", "JOIN"))
+            },
+            "does not run",
+        ),
         (lambda r: {"features": r.features[:-1]}, "features"),
     ],
 )

@@ -142,7 +142,7 @@ class PredictionLog:
             self._end()
         except TransientError as error:
             facts = {"pending": self.pending, "spool": str(self._root), "error": str(error)}
-            logger.error("predictions not published at the end; they wait in the spool", extra=facts)  # noqa: TRY400
+            logger.error("predictions lost at the end, unless the spool outlives the container", extra=facts)  # noqa: TRY400
 
     def _end(self) -> None:
         """Publishes what is left, and takes the folder away."""

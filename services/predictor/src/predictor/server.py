@@ -82,6 +82,7 @@ def _serve_with_granian(environ: Mapping[str, str]) -> None:
             workers_kill_timeout=GRACE_SECONDS,
             log_dictconfig=_logging(environ.get("LOG_LEVEL") or "info"),
         ).serve()
+    time.sleep(float(environ.get("LINGER_SECONDS") or 0))
 
 
 def create() -> Flask:

@@ -36,6 +36,9 @@ class PredictorSettings(ServiceSettings, frozen=True, kw_only=True):
     """E-mail addresses whose identity tokens are let in, with commas between them."""
     client_admins: str | None = None
     """Those that are let in below /admin too."""
+    linger_seconds: float = 0.0
+    """How long the process stays after all is published: an emulator that keeps messages in memory alone has them
+    pushed meanwhile, before its hearers are stopped."""
     max_pending_bytes: Annotated[int, msgspec.Meta(ge=1)] = MAX_PENDING_BYTES
     """Of bodies that a worker answers at once; beyond it clients are told 429."""
     default_pipeline: str | None = None

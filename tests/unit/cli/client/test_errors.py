@@ -31,7 +31,7 @@ def test_every_error_of_the_services_becomes_one_of_the_tree(kind: type[EsteiraE
     error = error_of("u", answer(STATUS[kind]))
     assert isinstance(error, PredictorError)
     assert isinstance(error, PermanentError) != isinstance(error, TransientError)
-    assert isinstance(error, TransientError) == (STATUS[kind] >= 500)
+    assert isinstance(error, TransientError) == (STATUS[kind] >= 500 or STATUS[kind] == 429)
 
 
 def test_the_kinds_are_told_apart() -> None:

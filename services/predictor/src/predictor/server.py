@@ -1,6 +1,6 @@
 """Starts the HTTP server: `python -m predictor.server`.
 
-`SERVER` chooses it, granian or gunicorn; both serve the same app from `predictor.main`. Addresses and numbers come
+`SERVER` chooses it, gunicorn or granian; both serve the same app from `predictor.main`. Addresses and numbers come
 from the variables that gunicorn's configuration reads too: `HOST`, `PORT`, `WEB_CONCURRENCY`, `THREADS`, `LOG_LEVEL`;
 Vertex AI's `AIP_HTTP_PORT` comes before `PORT`.
 """
@@ -25,7 +25,7 @@ _GATE = "PREDICTOR_GATE"
 """Names the file whose lock keeps workers listening."""
 THREADS = 16
 """Of a worker: a client that is slow to send its body holds one."""
-SERVERS = ("granian", "gunicorn")
+SERVERS = ("gunicorn", "granian")
 """The first is the default."""
 _FILES = Path("/proc/self/fd")
 DRAIN_SECONDS = 0.5

@@ -20,7 +20,7 @@ Route = Annotated[str, msgspec.Meta(pattern=r"^/[^<>?#\s]*$")]
 class PredictorSettings(ServiceSettings, frozen=True, kw_only=True):
     """The predictor needs the bucket alone; Pub/Sub takes its log."""
 
-    server: Literal["granian", "gunicorn"] = "granian"
+    server: Literal["gunicorn", "granian"] = "gunicorn"
     """The HTTP server; read by `predictor.server`, which starts it."""
     pointer_poll_seconds: float = 2.0
     """How often the pointers in the bucket are looked at; `model-promoted` makes it sooner."""

@@ -45,7 +45,7 @@ NO_PREDICTION_BEFORE = "month  4 "
 """While the demo has not said it, month 4's predictions are stored and month 5's are not asked for."""
 VICTIMS = {"postgres", "pubsub", "bucket", "mlflow", "etl", "trainer", "predictor", "monitor"}
 LAST_LINE = "everything stays up until Ctrl-C"
-LONGEST_PAUSE_S = 1.5
+LONGEST_PAUSE_S = 0.3
 PATIENCE_S = 240.0
 LONGEST_END_S = 60.0
 REPAIR_S = 60.0

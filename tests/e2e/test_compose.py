@@ -33,12 +33,11 @@ PLAN = Plan(first=4, last=5, requests=700)
 SEED = 20130501
 ACTS = (
     ("history: checking rows", ("etl",)),
-    ("training the first champion", ("trainer", "mlflow")),
+    ("training the first champion", ("pubsub", "trainer", "mlflow")),
     ("first prediction", ("predictor",)),
     ("month 4: storing predictions", ("monitor",)),
     ("month 4: labels arrive", ("bucket",)),
     ("month 4: judging", ("postgres",)),
-    ("month 4: retraining", ("pubsub",)),
 )
 """A line that the demo says, and whose containers die after it."""
 NO_PREDICTION_BEFORE = "month  4 "

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import psycopg
 import pytest
 import yaml
@@ -25,6 +26,7 @@ from esteira.events import RetrainRequested, encode
 from esteira.release import Pointer, pointer_path
 from esteira.schema import entity_key
 from esteira_cli.stack import Options, Stack
+from esteira_cli.stack.services import WORKERS as WORKER_COUNTS
 from predictor.arms import takes_challenger
 
 pytestmark = pytest.mark.timeout(240)
@@ -34,8 +36,7 @@ PROJECT = BUCKET = "esteira-local"
 SHARE = 0.4
 ENOUGH = 40
 """Predictions of an arm; the last row of a canary brings the challenger so many, and nothing is concluded before."""
-PROBES = 10
-"""Predictions by which a challenger is seen to serve in every worker."""
+WORKERS = int(WORKER_COUNTS["predictor"])
 AGAIN = 4
 """Rows of each arm that are asked about twice."""
 LOGGED_S = 20.0
@@ -149,7 +150,7 @@ class Player:
 
     def _try_out(self, number: int, rows: list[Row], kills: bool = False, truthful: bool = True) -> Seen:
         seen = self._begin(number)
-        new = [row for row in rows if takes_challenger(seen.version, _entity(row), SHARE)][: ENOUGH - AGAIN - PROBES]
+        new = [row for row in rows if takes_challenger(seen.version, _entity(row), SHARE)][: ENOUGH - AGAIN]
         old = [row for row in rows if not takes_challenger(seen.version, _entity(row), SHARE)][:ENOUGH]
         self._tell_labels(seen.version, [*old, *new], truthful)
         if kills:
@@ -179,10 +180,15 @@ class Player:
         assert self._client.post("feedback", {"outcomes": outcomes}) == {"accepted": len(rows)}
 
     def _await_challenger(self, version: str) -> None:
-        """Until it has answered so often that both workers have it."""
-        row = self._row_of_arm(version)
-        for _ in range(PROBES):
-            self._client.served_by(version, [row])
+        """Until each worker that lives has said that it has it: which of them answers is for the kernel to choose."""
+
+        def look() -> bool | None:
+            lines = self._stack.log("predictor").read_text().splitlines(keepends=True)
+            told = [json.loads(line) for line in lines if "release in service" in line and line.endswith("}\n")]
+            having = {fact["worker"] for fact in told if fact.get("challenger") == version}
+            return sum(psutil.pid_exists(worker) for worker in having) >= WORKERS or None
+
+        wait_for(f"all workers to serve challenger {version}", look)
 
     def _row_of_arm(self, version: str) -> Row:
         request = self._scenario.request(self._scenario.first[0])

@@ -8,6 +8,7 @@ the champion serves.
 
 import hashlib
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -253,7 +254,7 @@ class Servings:
             pointer, challenger = serving.pointer, serving.challenger
             facts = {"pipeline": pipeline, "version": pointer.version, "generation": pointer.generation}
             tried = {"challenger": challenger.release.version} if challenger else {}
-            logger.info("release in service", extra={**facts, **tried})
+            logger.info("release in service", extra={**facts, **tried, "worker": os.getpid()})
 
     def _refuse(self, pipeline: str, version: str, reason: str) -> None:
         if self._refusals.get(pipeline) != (refusal := Refusal(pipeline, version, reason)):

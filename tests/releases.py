@@ -119,6 +119,7 @@ class BuiltRelease(msgspec.Struct, frozen=True):
             path=release_path(self.release.pipeline, self.release.version),
             sha256=self.sha256,
             promoted_at=MOMENT,
+            reason="beats its champion",
         )
 
     def promote(self, bucket: Bucket, generation: int = 1) -> None:

@@ -215,12 +215,15 @@ def _make_pointer(standing: Standing) -> Pointer | None:
         path=champion.path,
         sha256=champion.sha256,
         promoted_at=champion.promoted_at,
+        reason=champion.reason,
         challenger=_challenger(standing.challenger) if standing.challenger else None,
     )
 
 
 def _challenger(found: PromotedRelease) -> Challenger:
-    return Challenger(version=found.version, path=found.path, sha256=found.sha256, share=found.share)
+    return Challenger(
+        version=found.version, path=found.path, sha256=found.sha256, share=found.share, reason=found.reason
+    )
 
 
 def _decode(pointer: bytes) -> Pointer | None:

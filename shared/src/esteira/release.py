@@ -124,6 +124,8 @@ class Challenger(msgspec.Struct, frozen=True, kw_only=True):
     """Of the release's release.json."""
     share: Annotated[float, msgspec.Meta(gt=0, lt=1)]
     """Of entities that it answers for."""
+    reason: str = ""
+    """Why it is tried out; empty in pointers of before."""
 
 
 class Pointer(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,6 +139,8 @@ class Pointer(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     """Of the release's release.json."""
     promoted_at: datetime
+    reason: str = ""
+    """Why it was promoted; empty in pointers of before."""
     challenger: Challenger | None = None
     """While a canary runs."""
 

@@ -73,7 +73,9 @@ def named(built: BuiltRelease | None, share: float) -> Challenger | None:
     if built is None:
         return None
     version = built.release.version
-    return Challenger(version=version, path=release_path("shop", version), sha256=built.sha256, share=share)
+    return Challenger(
+        version=version, path=release_path("shop", version), sha256=built.sha256, share=share, reason="beats v1"
+    )
 
 
 @pytest.fixture
@@ -90,7 +92,8 @@ def test_both_arms_answer_for_their_entities_and_the_log_says_which(world: World
     assert logged == answered
     assert len(world.told()) == 2
     assert all(event.microseconds > 0 for event in world.told())
-    assert world.described()["challenger"] == {"version": "v2", "share": SHARE, "serving": True, "refused": None}
+    told = {"version": "v2", "share": SHARE, "reason": "beats v1", "serving": True, "refused": None}
+    assert world.described()["challenger"] == told
 
 
 def test_requests_with_features_are_the_champions(world: World) -> None:

@@ -63,6 +63,17 @@ def test_pointer_follows_each_promotion_once(released: Engine, bucket: Bucket) -
     promoted(released, "2")
     assert [follow(released, bucket) for _ in range(2)] == [True, False]
     assert pointer(bucket) == (2, "2")
+    assert msgspec.json.decode(bucket.read(pointer_path("shop")), type=Pointer).reason == "test"
+
+
+def test_pointer_of_before_that_says_no_reason_is_brought_up_to_date(released: Engine, bucket: Bucket) -> None:
+    promoted(released, "1")
+    follow(released, bucket)
+    found = bucket.read_versioned(pointer_path("shop"))
+    assert found is not None
+    before = {name: value for name, value in msgspec.json.decode(found[0]).items() if name != "reason"}
+    bucket.write_if(pointer_path("shop"), msgspec.json.encode(before), found[1])
+    assert [follow(released, bucket) for _ in range(2)] == [True, False]
 
 
 @pytest.mark.parametrize("stray", [b"{", b"\xff", b'{"generation": 9}'])

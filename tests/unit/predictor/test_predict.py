@@ -220,6 +220,7 @@ def test_pipelines_are_listed_and_described(service: Service, built: BuiltReleas
     assert listed == [{"pipeline": "shop", "version": "v1", "generation": 1}]
     described = service.client.get("/pipelines/shop").get_json()
     assert (described["champion"]["version"], described["task"]) == ("v1", "classification")
+    assert described["champion"]["reason"] == "beats its champion"
 
 
 def test_a_bad_release_is_refused_and_the_old_one_stays(service: Service, built: BuiltRelease, tmp_path: Path) -> None:

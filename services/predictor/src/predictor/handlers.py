@@ -28,6 +28,7 @@ def describe(servings: Servings, log: PredictionLog, name: str) -> dict[str, Any
             "version": release.version,
             "generation": serving.pointer.generation,
             "promoted_at": serving.pointer.promoted_at,
+            "reason": serving.pointer.reason,
             "trained_at": release.created_at,
             "learner": release.learner,
             "dataset": release.dataset,
@@ -50,5 +51,6 @@ def _describe_challenger(servings: Servings, serving: Serving) -> dict[str, Any]
     if wanted is None:
         return None
     refused = servings.refused_challenger(serving.pointer.pipeline)
-    found = {"version": wanted.version, "share": wanted.share, "serving": serving.challenger is not None}
+    found = {"version": wanted.version, "share": wanted.share, "reason": wanted.reason}
+    found |= {"serving": serving.challenger is not None}
     return {**found, "refused": refused.reason if refused else None}

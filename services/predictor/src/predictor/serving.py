@@ -152,8 +152,15 @@ class Servings:
         """
         path = release_path(pipeline, version)
         digest = hashlib.sha256(self._bucket.read(f"{path}{MANIFEST}")).hexdigest()
-        now = datetime.now(UTC)
-        return Pointer(pipeline=pipeline, generation=0, version=version, path=path, sha256=digest, promoted_at=now)
+        return Pointer(
+            pipeline=pipeline,
+            generation=0,
+            version=version,
+            path=path,
+            sha256=digest,
+            promoted_at=datetime.now(UTC),
+            reason="pinned by MODEL_RELEASE",
+        )
 
     def _follow(self) -> None:
         while True:

@@ -8,6 +8,7 @@ from flask_swagger_ui import get_swaggerui_blueprint
 from esteira.events import ModelPromoted
 from esteira.publisher import Publisher
 from esteira.web import event_route, json_response, read_json, read_json_bytes
+from predictor.dialects.answering import DialectOptions
 from predictor.feedback import FeedbackRequest, give_feedback
 from predictor.handlers import describe, list_pipelines
 from predictor.inference import JsonQuestion, predict
@@ -17,7 +18,7 @@ from predictor.prediction_log import PredictionLog
 from predictor.serving import Servings
 
 
-def make_pipelines(servings: Servings, log: PredictionLog, publisher: Publisher) -> Blueprint:
+def make_pipelines(servings: Servings, log: PredictionLog, publisher: Publisher, options: DialectOptions) -> Blueprint:
     """What clients call."""
     blueprint = Blueprint("pipelines", __name__)
 
@@ -45,7 +46,7 @@ def make_pipelines(servings: Servings, log: PredictionLog, publisher: Publisher)
     @blueprint.get("/openapi.json")
     def get_openapi() -> Response:
         releases = [serving.runtime.release for serving in servings.all()]
-        return json_response(make_openapi(releases, request.host_url.rstrip("/")))
+        return json_response(make_openapi(releases, request.host_url.rstrip("/"), options))
 
     return blueprint
 

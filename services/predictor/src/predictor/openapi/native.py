@@ -1,0 +1,75 @@
+"""The routes of Esteira's own API."""
+
+from typing import Any
+
+from esteira.release import Release
+from predictor.openapi.schemas import (
+    answer_schema,
+    array_of,
+    content,
+    features_schema,
+    object_of,
+    operation,
+    row_schema,
+)
+
+_EXPLAIN = {"type": "boolean", "default": False, "description": "say what each feature contributes to the score"}
+_MAX_ROWS = 1000
+_ANY: dict[str, Any] = {"type": "object"}
+
+
+def native_paths(release: Release) -> dict[str, Any]:
+    """Predict and feedback of one pipeline, and what the predictor says of it."""
+    name, base = release.pipeline, f"/pipelines/{release.pipeline}"
+    return {
+        base: {"get": operation(f"Schema and champion of {name}", name, _ANY)},
+        f"{base}/predict": {"post": _predict(release)},
+        f"{base}/feedback": {"post": _feedback(release)},
+    }
+
+
+def common_paths() -> dict[str, Any]:
+    """What is about no pipeline."""
+    return {
+        "/pipelines": {"get": operation("The pipelines served here", "service", array_of(_ANY))},
+        "/health/live": {"get": operation("Whether the process lives", "service", _ANY)},
+        "/health/ready": {"get": operation("Whether each pipeline is served", "service", _ANY)},
+    }
+
+
+def _predict(release: Release) -> dict[str, Any]:
+    limits = {"type": "array", "minItems": 1, "maxItems": _MAX_ROWS}
+    asked = {
+        "type": "object",
+        "oneOf": [{"required": ["rows"]}, {"required": ["features"]}],
+        "properties": {
+            "rows": {**limits, "items": row_schema([c for c in release.columns if c.known == "before"])},
+            "features": {**limits, "items": features_schema(release)},
+            "explain": _EXPLAIN,
+        },
+    }
+    answer = object_of(
+        {
+            "pipeline": {"type": "string"},
+            "model_version": {"type": "string"},
+            "predictions": array_of(answer_schema(release)),
+        }
+    )
+    example = {"rows": release.example[:1]}
+    return operation(f"Predict {release.label}", release.pipeline, answer, asked=content(asked, example))
+
+
+def _feedback(release: Release) -> dict[str, Any]:
+    columns = [column for column in release.columns if column.name in release.entity]
+    outcome = object_of(
+        {"entity": row_schema(columns), "label": {"type": ["number", "boolean"]}},
+        event_time={"type": ["string", "null"], "format": "date-time"},
+    )
+    entities = [{name: row[name] for name in release.entity} for row in release.example[:1]]
+    label: bool | float = True if release.threshold is not None else 1.0
+    asked = content(
+        object_of({"outcomes": array_of(outcome)}),
+        {"outcomes": [{"entity": entity, "label": label} for entity in entities]},
+    )
+    summary = f"Say what became of {release.label}"
+    return operation(summary, release.pipeline, object_of({"accepted": {"type": "integer"}}), asked=asked, status="202")

@@ -6,6 +6,7 @@ beside this file; their raw files are written when a test runs.
 
 import csv
 import io
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import psutil
 import requests
 import skops.io
 from google.cloud.pubsub_v1 import PublisherClient
@@ -142,6 +144,21 @@ def wait_for(what: str, look: Callable[[], T | None]) -> T:
             return found
         time.sleep(0.1)
     raise AssertionError(f"waited {PATIENCE_S:.0f} s in vain for {what}")
+
+
+def serving_workers(stack: Stack, **facts: str) -> set[int]:
+    """The predictor's living workers that have said that they serve a release of these facts."""
+    lines = stack.log("predictor").read_text().splitlines(keepends=True)
+    told = [json.loads(line) for line in lines if "release in service" in line and line.endswith("}\n")]
+    saying = {fact["worker"] for fact in told if facts.items() <= fact.items()}
+    return {worker for worker in saying if _is_alive(worker)}
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def fetch(url: str) -> str:

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
 import psycopg
 import pytest
 import yaml
 from mlflow import MlflowClient
 from sqlalchemy import make_url
 
-from e2e.other_pipelines import PIPELINES, Client, Row, Scenario, publish, tumours, wait_for
+from e2e.other_pipelines import PIPELINES, Client, Row, Scenario, publish, serving_workers, tumours, wait_for
 from esteira.bucket import Bucket
 from esteira.events import RetrainRequested, encode
 from esteira.release import Pointer, pointer_path
@@ -181,14 +180,10 @@ class Player:
 
     def _await_challenger(self, version: str) -> None:
         """Until each worker that lives has said that it has it: which of them answers is for the kernel to choose."""
-
-        def look() -> bool | None:
-            lines = self._stack.log("predictor").read_text().splitlines(keepends=True)
-            told = [json.loads(line) for line in lines if "release in service" in line and line.endswith("}\n")]
-            having = {fact["worker"] for fact in told if fact.get("challenger") == version}
-            return sum(psutil.pid_exists(worker) for worker in having) >= WORKERS or None
-
-        wait_for(f"all workers to serve challenger {version}", look)
+        wait_for(
+            f"all workers to serve challenger {version}",
+            lambda: len(serving_workers(self._stack, challenger=version)) >= WORKERS or None,
+        )
 
     def _row_of_arm(self, version: str) -> Row:
         request = self._scenario.request(self._scenario.first[0])

@@ -42,7 +42,8 @@ def find_url(url: str | None, home: Path) -> str:
 def connect(url: str, pipeline: str, api_key: str | None, connections: int) -> tuple[Client, dict[str, Any]]:
     """A client that is let in, and the pipeline as the predictor describes it.
 
-    Where a predictor behind https wants to know who asks and no API key is given, it is shown an ID token of Google.
+    Who is refused behind https shows an ID token of Google too: beside the API key where what stands before the
+    predictor, such as Cloud Run's IAM, refused; in place of none where the predictor did.
 
     Raises:
         PredictorError: it does not answer, or has no such pipeline, or lets nobody in.
@@ -54,11 +55,19 @@ def connect(url: str, pipeline: str, api_key: str | None, connections: int) -> t
     except ValueError as error:
         raise SettingsInvalid(str(error)) from error
     except AccessRefused as refused:
-        if api_key or not url.startswith("https://"):
+        if not token_helps(url, api_key, refused):
             raise
-        access = {"token": _RenewedToken(url, refused)}
+        access["token"] = _RenewedToken(url, refused)
         described = _describe(url, pipeline, access)
     return Client(url, connections=connections, **access), described
+
+
+def token_helps(url: str, api_key: str | None, refused: AccessRefused) -> bool:
+    """Whether an ID token may let in who was refused; it is shown to nobody in plain text.
+
+    A predictor that does not take a key says so with a code, and would not look at a token beside it.
+    """
+    return url.startswith("https://") and not (api_key and refused.code)
 
 
 def _describe(url: str, pipeline: str, access: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from esteira.exceptions import SettingsInvalid, Unauthenticated
 from esteira_cli.client import AccessRefused
 from esteira_cli.predict import address
-from esteira_cli.predict.address import _RenewedToken, connect, find_url
+from esteira_cli.predict.address import _RenewedToken, connect, find_url, token_helps
 
 URL = "https://predictor.example"
 
@@ -83,6 +83,23 @@ def test_without_credentials_it_says_what_was_refused_and_what_to_do(
     monkeypatch.delenv("ESTEIRA_SERVICE_ACCOUNT", raising=False)
     with pytest.raises(Unauthenticated, match="answered 403; set ESTEIRA_API_KEY to a key, or: no ID token for"):
         _RenewedToken(URL, AccessRefused("answered 403"))()
+
+
+@pytest.mark.parametrize(
+    ("url", "api_key", "code", "helps"),
+    [
+        (URL, None, "unauthenticated", True),
+        (URL, None, "", True),
+        (URL, "key", "", True),  # Cloud Run's IAM answers with a page, not with an error of ours
+        (URL, "key", "unauthenticated", False),
+        ("http://predictor.example", None, "", False),
+        ("http://predictor.example", "key", "", False),
+    ],
+)
+def test_a_token_is_shown_where_it_can_help_and_nobody_listens(
+    url: str, api_key: str | None, code: str, helps: bool
+) -> None:
+    assert token_helps(url, api_key, AccessRefused("answered 403", code=code)) is helps
 
 
 def test_an_address_that_is_given_is_taken(tmp_path: Path) -> None:

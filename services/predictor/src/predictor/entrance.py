@@ -2,9 +2,9 @@
 
 from flask import Flask, g, request
 
-from esteira.exceptions import EsteiraError, Saturated
+from esteira.exceptions import Saturated
 from predictor.access import ADMIN, Access
-from predictor.dialects.answering import DialectOptions, default_serving
+from predictor.dialects.answering import DialectOptions, find_default
 from predictor.limits import MAX_REQUEST_BYTES, Budget
 from predictor.serving import Servings
 
@@ -59,7 +59,5 @@ class Entrance:
         named: str | None = (request.view_args or {}).get("name")
         if named is not None or request.method != "POST":
             return named
-        try:
-            return default_serving(self._servings, self._options.default_pipeline).pointer.pipeline
-        except EsteiraError:
-            return None  # the route says so itself
+        default = find_default(self._servings, self._options.default_pipeline)
+        return default.pointer.pipeline if default else None  # the route says so itself

@@ -51,6 +51,10 @@ def _describe_challenger(servings: Servings, serving: Serving) -> dict[str, Any]
     if wanted is None:
         return None
     refused = servings.refused_challenger(serving.pointer.pipeline)
-    found = {"version": wanted.version, "share": wanted.share, "reason": wanted.reason}
-    found |= {"serving": serving.challenger is not None}
-    return {**found, "refused": refused.reason if refused else None}
+    return {
+        "version": wanted.version,
+        "share": wanted.share,
+        "reason": wanted.reason,
+        "serving": serving.challenger is not None,
+        "refused": refused.reason if refused else None,
+    }

@@ -45,8 +45,7 @@ def make_pipelines(servings: Servings, log: PredictionLog, publisher: Publisher,
 
     @blueprint.get("/openapi.json")
     def get_openapi() -> Response:
-        releases = [serving.runtime.release for serving in servings.all()]
-        return json_response(make_openapi(releases, request.host_url.rstrip("/"), options))
+        return json_response(make_openapi(servings, request.host_url.rstrip("/"), options))
 
     return blueprint
 

@@ -59,6 +59,14 @@ def default_serving(servings: Servings, name: str | None) -> Serving:
     raise UnknownPipeline(f"several pipelines are served: set DEFAULT_PIPELINE to one of {', '.join(known)}")
 
 
+def find_default(servings: Servings, name: str | None) -> Serving | None:
+    """As `default_serving`; None where that raises."""
+    try:
+        return default_serving(servings, name)
+    except EsteiraError:
+        return None
+
+
 def predict_rows(serving: Serving, log: PredictionLog, rows: Rows) -> PredictAnswer:
     """Asks the data plane, and names what is wrong in the places of the dialect.
 

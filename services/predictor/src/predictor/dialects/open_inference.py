@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 from flask import Blueprint, Response, request
 
-from esteira.exceptions import BadInput, NotFound, Problem
+from esteira.exceptions import NotFound, Problem
 from esteira.release import Release
 from esteira.web import decode_json, json_response, read_json_bytes
 from predictor.dialects.answering import answer_errors, name_version, predict_rows, render_error
+from predictor.dialects.rows import refuse
 from predictor.dialects.tensors import (
     InputTensor,
     Scalar,
@@ -146,6 +147,5 @@ def _choose_outputs(release: Release, wanted: list[RequestedOutput]) -> list[dic
         for at, output in enumerate(wanted)
         if output.name not in known
     ]
-    if problems:
-        raise BadInput(problems[:100])
+    refuse(problems)
     return [known[output.name] for output in wanted] or list(known.values())

@@ -7,6 +7,7 @@ import msgspec
 
 from esteira.exceptions import BadInput, Problem
 from esteira.release import Release
+from esteira.schema import Column, ColumnType
 from predictor.inference import MAX_PROBLEMS
 
 Kind = Literal["rows", "features"]
@@ -42,14 +43,26 @@ def choose_kind(release: Release, keys: Iterable[Collection[str]]) -> Kind:
     return "features" if all(names and names <= features for names in distinct) else "rows"
 
 
-def column_names(release: Release) -> list[str]:
+def request_columns(release: Release) -> list[Column]:
     """The raw columns that a request may bring, in the order of the schema."""
-    return [column.name for column in release.columns if column.known == "before"]
+    return [column for column in release.columns if column.known == "before"]
+
+
+def column_names(release: Release) -> list[str]:
+    """Their names."""
+    return [column.name for column in request_columns(release)]
 
 
 def required_names(release: Release) -> list[str]:
     """The raw columns that a request must bring."""
-    return [column.name for column in release.columns if column.known == "before" and not column.nullable]
+    return [column.name for column in request_columns(release) if not column.nullable]
+
+
+def column_types(release: Release, kind: Kind) -> dict[str, ColumnType]:
+    """The type of each raw column, or of each feature, by name."""
+    if kind == "rows":
+        return {column.name: column.type for column in release.columns}
+    return {feature.name: "number" if feature.kind == "numeric" else "string" for feature in release.features}
 
 
 def read_records(release: Release, given: Any, path: str, locate: Locate | None = None) -> Rows:

@@ -8,7 +8,7 @@ import msgspec
 from esteira.exceptions import BadInput, Problem
 from esteira.release import Release
 from esteira.schema import ColumnType
-from predictor.dialects.rows import Rows, check_names, refuse, transpose
+from predictor.dialects.rows import Rows, check_names, column_types, refuse, request_columns, transpose
 from predictor.inference import PredictAnswer
 
 Scalar = str | int | float | bool
@@ -58,7 +58,7 @@ def read_tensors(release: Release, inputs: Sequence[InputTensor]) -> Rows:
     refuse([problem for at, tensor in enumerate(inputs) for problem in _check(tensor, f"inputs[{at}]", matrix)])
     if matrix:
         return _read_matrix(release, inputs[0])
-    types = _types(release, kind == "rows")
+    types = column_types(release, kind)
     refuse(
         [p for at, tensor in enumerate(inputs) for p in _check_datatype(tensor, types[tensor.name], f"inputs[{at}]")]
     )
@@ -69,8 +69,7 @@ def read_tensors(release: Release, inputs: Sequence[InputTensor]) -> Rows:
 
 def describe_inputs(release: Release) -> list[dict[str, Any]]:
     """The tensors of the raw columns."""
-    columns = [column for column in release.columns if column.known == "before"]
-    return [{"name": c.name, "datatype": DATATYPES[c.type], "shape": [-1, 1]} for c in columns]
+    return [{"name": c.name, "datatype": DATATYPES[c.type], "shape": [-1, 1]} for c in request_columns(release)]
 
 
 def describe_outputs(release: Release) -> list[dict[str, Any]]:
@@ -162,12 +161,6 @@ def _refuse_ragged(inputs: Sequence[InputTensor]) -> None:
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise BadInput([Problem("inputs", f"the tensors have different numbers of rows: {told}")])
-
-
-def _types(release: Release, raw: bool) -> Mapping[str, ColumnType]:
-    if raw:
-        return {column.name: column.type for column in release.columns}
-    return {feature.name: "number" if feature.kind == "numeric" else "string" for feature in release.features}
 
 
 def _in_tensors(names: Sequence[str]) -> Callable[[int, str | None], str]:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from esteira.exceptions import BadInput, Problem
@@ -10,7 +10,7 @@ from esteira.release import Release
 from esteira.schema import ColumnType
 from esteira.web import decode_json
 from predictor.decoding import MAX_ROWS
-from predictor.dialects.rows import Locate, Rows, check_names, column_names, read_records, refuse
+from predictor.dialects.rows import Locate, Rows, check_names, column_names, column_types, read_records, refuse
 
 _TRUE, _FALSE = ("true", "t", "1", "yes", "y"), ("false", "f", "0", "no", "n")
 Record = tuple[int, list[str]]
@@ -46,7 +46,7 @@ def read_csv(release: Release, body: bytes) -> Rows:
             if len(fields) - skipped != len(names)
         ]
     )
-    types = _types(release, kind == "rows")
+    types = column_types(release, kind)
     rows = [
         {name: _value(types[name], text) for name, text in zip(names, fields[skipped:], strict=True)}
         for _, fields in records
@@ -94,12 +94,6 @@ def _is_header(release: Release, fields: Sequence[str]) -> bool:
     """Most, not all: a name that is wrong is then told as one, not its line as wrong values."""
     names = {column.name for column in release.columns} | {feature.name for feature in release.features}
     return sum(field in names for field in fields) * 2 > len(fields)
-
-
-def _types(release: Release, raw: bool) -> Mapping[str, ColumnType]:
-    if raw:
-        return {column.name: column.type for column in release.columns}
-    return {feature.name: "number" if feature.kind == "numeric" else "string" for feature in release.features}
 
 
 def _value(kind: ColumnType, text: str) -> int | float | str | bool | None:

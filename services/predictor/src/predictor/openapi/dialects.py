@@ -6,6 +6,7 @@ import msgspec
 
 from esteira.release import Release
 from predictor.dialects.answering import DialectOptions
+from predictor.dialects.rows import request_columns
 from predictor.dialects.tensors import describe_inputs
 from predictor.openapi.schemas import answer_schema, array_of, content, object_of, operation, row_schema
 
@@ -63,8 +64,7 @@ def _row(release: Release | None) -> dict[str, Any]:
     """A raw row, by name; or the features, by name or in their order."""
     if release is None:
         return {}
-    raw = row_schema([column for column in release.columns if column.known == "before"])
-    return {"anyOf": [raw, _ANY, {"type": "array"}]}
+    return {"anyOf": [row_schema(request_columns(release)), _ANY, {"type": "array"}]}
 
 
 def _outputs(release: Release | None) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from typing import Any
 
 from esteira.release import Release
+from predictor.decoding import MAX_ROWS
+from predictor.dialects.rows import request_columns
 from predictor.openapi.schemas import (
     answer_schema,
     array_of,
@@ -14,7 +16,6 @@ from predictor.openapi.schemas import (
 )
 
 _EXPLAIN = {"type": "boolean", "default": False, "description": "say what each feature contributes to the score"}
-_MAX_ROWS = 1000
 _ANY: dict[str, Any] = {"type": "object"}
 
 
@@ -38,15 +39,16 @@ def common_paths() -> dict[str, Any]:
 
 
 def _predict(release: Release) -> dict[str, Any]:
-    limits = {"type": "array", "minItems": 1, "maxItems": _MAX_ROWS}
+    limits = {"type": "array", "minItems": 1, "maxItems": MAX_ROWS}
     asked = {
         "type": "object",
         "oneOf": [{"required": ["rows"]}, {"required": ["features"]}],
         "properties": {
-            "rows": {**limits, "items": row_schema([c for c in release.columns if c.known == "before"])},
+            "rows": {**limits, "items": row_schema(request_columns(release))},
             "features": {**limits, "items": features_schema(release)},
             "explain": _EXPLAIN,
         },
+        "additionalProperties": False,
     }
     answer = object_of(
         {

@@ -13,16 +13,10 @@ from predictor.app import create_app
 from predictor.dialects.answering import DialectOptions
 from predictor.prediction_log import PredictionLog
 from predictor.serving import Servings
+from publishers import Nowhere
 from releases import BuiltRelease, raw_rows
 
 HELD_OUT = raw_rows(200, seed=11)
-
-
-class Nowhere:
-    """Takes what the log publishes."""
-
-    def publish(self, _: Any) -> None:
-        """Forgets it."""
 
 
 class Site:

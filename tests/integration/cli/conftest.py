@@ -11,24 +11,14 @@ import pytest
 from werkzeug.serving import make_server
 
 from esteira.bucket import Bucket
-from esteira.events import Message
 from predictor.app import create_app
 from predictor.prediction_log import PredictionLog
 from predictor.serving import Servings
+from publishers import Mailbox
 from releases import BuiltRelease, build_release
 
 Gate = Callable[[dict[str, Any]], tuple[str, dict[str, str], bytes] | None]
 """Sees a request first: status, headers and body to answer at once; None lets it through."""
-
-
-class InMemoryPublisher:
-    """Keeps what is published."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-
-    def publish(self, message: Message) -> None:
-        self.messages.append(message)
 
 
 @contextmanager
@@ -50,7 +40,7 @@ class Predictor:
 
     def __init__(self, cache: Path) -> None:
         self.cache = cache
-        self.publisher = InMemoryPublisher()
+        self.publisher = Mailbox()
         self.servings = Servings(Bucket("none", "none", "http://127.0.0.1:1"), cache, 60)
         self.log = PredictionLog(self.publisher, 60, cache / "spool")  # type: ignore[arg-type]
         self.app = create_app(self.servings, self.log, self.publisher, None)  # type: ignore[arg-type]

@@ -9,25 +9,16 @@ import pytest
 from flask.testing import FlaskClient
 
 from esteira.bucket import Bucket
-from esteira.events import Message, PredictionsServed, decode
+from esteira.events import PredictionsServed, decode
 from esteira.release import Challenger, Pointer, pointer_path, release_path
 from predictor.app import create_app
 from predictor.arms import takes_challenger
 from predictor.prediction_log import PredictionLog
 from predictor.serving import Servings
+from publishers import Mailbox
 from releases import BuiltRelease, build_release, raw_rows
 
 SHARE = 0.4
-
-
-class Mailbox:
-    """Takes messages as Pub/Sub does."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-
-    def publish(self, message: Message) -> None:
-        self.messages.append(message)
 
 
 class World:

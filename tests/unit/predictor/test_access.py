@@ -18,6 +18,7 @@ from predictor.main import make_access
 from predictor.prediction_log import PredictionLog
 from predictor.serving import Servings
 from predictor.settings import PredictorSettings
+from publishers import Nowhere
 from releases import build_release, raw_rows
 
 NEEDED = {"GOOGLE_CLOUD_PROJECT": "p", "BUCKET": "b", "PUSH_AUTHENTICATION": "none"}
@@ -41,12 +42,6 @@ def servings(tmp_path_factory: pytest.TempPathFactory) -> Servings:
     servings = Servings(Bucket("none", "none", "http://127.0.0.1:1"), cache, 60)
     servings.serve("shop", built.pointer())
     return servings
-
-
-class Nowhere:
-    """Takes messages and forgets them."""
-
-    def publish(self, message: object) -> None: ...
 
 
 def client(servings: Servings, folder: Path, access: Access, budget: Budget | None = None) -> FlaskClient:

@@ -12,15 +12,10 @@ from predictor.app import create_app
 from predictor.inference import MAX_EXPLAINED
 from predictor.prediction_log import PredictionLog
 from predictor.serving import Servings
+from publishers import Nowhere
 from releases import BuiltRelease, build_release, raw_rows, write_manifest
 
 PREDICT = "/pipelines/shop/predict"
-
-
-class Nowhere:
-    """Takes messages and forgets them."""
-
-    def publish(self, message: object) -> None: ...
 
 
 def serve(built: BuiltRelease, cache: Path, sha256: str) -> tuple[FlaskClient, PredictionLog]:

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from esteira.bucket import Bucket
-from esteira.events import Message, PredictionsServed, decode
+from esteira.events import PredictionsServed, decode
 from esteira.exceptions import PipelineInvalid, Unavailable
 from esteira.pipeline import load_pipeline
 from esteira.release import LogRules
@@ -12,22 +12,10 @@ from predictor.app import create_app
 from predictor.prediction_log import PredictionLog
 from predictor.sampling import Sampler
 from predictor.serving import Servings
+from publishers import Mailbox
 from releases import build_release, raw_rows, write_manifest, write_pipeline
 
 PREDICT = "/pipelines/shop/predict"
-
-
-class Mailbox:
-    """Takes messages as Pub/Sub does; raises `error` while one is set."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-        self.error: Exception | None = None
-
-    def publish(self, message: Message) -> None:
-        if self.error:
-            raise self.error
-        self.messages.append(message)
 
 
 class Shop:

@@ -9,29 +9,17 @@ import pytest
 from flask.testing import FlaskClient
 
 from esteira.bucket import Bucket
-from esteira.events import Message, PredictionsServed, decode
+from esteira.events import PredictionsServed, decode
 from esteira.exceptions import BadInput, ReleaseRefused, Unavailable
 from esteira.schema import check_row
 from predictor.app import create_app
 from predictor.limits import MAX_REQUEST_BYTES
 from predictor.prediction_log import PredictionLog
 from predictor.serving import Servings
+from publishers import Mailbox
 from releases import BuiltRelease, build_release, raw_rows
 
 PREDICT = "/pipelines/shop/predict"
-
-
-class InMemoryPublisher:
-    """Keeps what is published; raises `error` while one is set."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-        self.error: Exception | None = None
-
-    def publish(self, message: Message) -> None:
-        if self.error:
-            raise self.error
-        self.messages.append(message)
 
 
 class Service:
@@ -39,7 +27,7 @@ class Service:
 
     def __init__(self, cache: Path) -> None:
         self.cache = cache
-        self.publisher = InMemoryPublisher()
+        self.publisher = Mailbox()
         self.servings = Servings(Bucket("none", "none", "http://127.0.0.1:1"), cache, 60)
         self.log = PredictionLog(self.publisher, 60, cache / "spool")  # type: ignore[arg-type]
         app = create_app(self.servings, self.log, self.publisher, None)  # type: ignore[arg-type]

@@ -3,11 +3,12 @@ from pathlib import Path
 import pytest
 
 from esteira.bucket import Bucket
-from esteira.events import Message, PredictionsServed, decode
+from esteira.events import PredictionsServed, decode
 from predictor.app import create_app
 from predictor.prediction_log import PredictionLog
 from predictor.sampling import FIRST, Sampler
 from predictor.serving import Servings
+from publishers import Mailbox
 from releases import build_release, raw_rows
 
 
@@ -38,16 +39,6 @@ def test_a_share_of_nothing_takes_not_even_the_first() -> None:
 
 def test_a_share_of_one_takes_all() -> None:
     assert after_the_first(1).choose("v1", 200) == list(range(200))
-
-
-class Mailbox:
-    """Takes messages as Pub/Sub does."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-
-    def publish(self, message: Message) -> None:
-        self.messages.append(message)
 
 
 @pytest.mark.parametrize(("share", "kept"), [(0.0, 0), (1.0, 30)])

@@ -59,7 +59,7 @@ class Ensemble:
         """Adds one fitted tree; `baseline` is added to its leaves, as the first addition."""
         nodes = predictor.nodes
         places = _places(nodes["is_leaf"], len(self.splits), len(self.leaves))
-        self.leaves += [(output, _weight(node, baseline)) for node in nodes[nodes["is_leaf"] == 1]]
+        self.leaves += [(output, weigh(node, baseline)) for node in nodes[nodes["is_leaf"] == 1]]
         self.roots.append(len(self.splits))
         if nodes[0]["is_leaf"]:
             self._add_split(Split(0, LESS_OR_EQUAL, 0.0, (), False), (places[0], places[0], 1, 1))
@@ -113,13 +113,18 @@ def add_booster(graph: Graph, booster: Any, tensor: str, features: Sequence[Feat
         NotExportable: its categories are not codes of categorical features.
     """
     columns = read_columns(booster, features)
-    baseline = np.asarray(booster._baseline_prediction, dtype=np.float64).ravel()
+    baseline = baseline_of(booster)
     ensemble = Ensemble()
     for iteration, predictors in enumerate(booster._predictors):
         for output, predictor in enumerate(predictors):
             ensemble.add_tree(predictor, columns, output, float(baseline[output]) if iteration == 0 else None)
     attributes = ensemble.attributes(len(baseline))
     return graph.add("TreeEnsemble", tensor, domain="ai.onnx.ml", **attributes), len(baseline)
+
+
+def baseline_of(booster: Any) -> Array:
+    """What the trees of each output are added to."""
+    return np.asarray(booster._baseline_prediction, dtype=np.float64).ravel()
 
 
 def thresholds(booster: Any) -> dict[int, Array]:
@@ -168,11 +173,13 @@ def _places(is_leaf: npt.NDArray[Any], first_split: int, first_leaf: int) -> lis
     return places
 
 
-def _weight(node: Any, baseline: float | None) -> float:
+def weigh(node: Any, baseline: float | None) -> float:
+    """What a leaf adds, in a first tree on top of the baseline."""
     return float(node["value"]) if baseline is None else baseline + float(node["value"])
 
 
 def read_split(node: Any, columns: Sequence[Column], bitsets: npt.NDArray[np.uint32]) -> Split:
+    """The question of an inner node, about the matrix."""
     column, missing = columns[int(node["feature_idx"])], bool(node["missing_go_to_left"])
     if not node["is_categorical"] or column.codes is None:
         return Split(column.feature, LESS_OR_EQUAL, float(node["num_threshold"]), (), missing)

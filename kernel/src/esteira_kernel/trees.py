@@ -76,17 +76,22 @@ class TreeSums:
         passed = np.concatenate([[0], np.cumsum(np.diff(starts) // STRIDE)])
         self._arrays["passed_start"] = passed.astype(np.uint32)
         padded = -(-self._words // LANES) * LANES
-        sizes=np.diff(starts)
+        sizes = np.diff(starts)
         depth = np.array([int(n).bit_length() for n in sizes], dtype=np.uint32)
-        self._arrays["search_depth"]=depth
-        self._arrays["search_start"]=np.concatenate([[0],np.cumsum(1<<depth)]).astype(np.uint32)
-        out=[]
+        self._arrays["search_depth"] = depth
+        self._arrays["search_start"] = np.concatenate([[0], np.cumsum(1 << depth)]).astype(np.uint32)
+        out = []
         for f in range(self.features):
-            k=int(depth[f]); t=np.full(1<<k,np.inf); src=np.full(1<<k,np.inf); th=self._arrays["threshold"][starts[f]:starts[f+1]]; src[:len(th)]=th
+            k = int(depth[f])
+            t = np.full(1 << k, np.inf)
+            src = np.full(1 << k, np.inf)
+            th = self._arrays["threshold"][starts[f] : starts[f + 1]]
+            src[: len(th)] = th
             for d in range(k):
-                p=np.arange(1<<d); t[(1<<d)+p]=src[(2*p+1)*(1<<(k-1-d))-1]
+                p = np.arange(1 << d)
+                t[(1 << d) + p] = src[(2 * p + 1) * (1 << (k - 1 - d)) - 1]
             out.append(t)
-        self._arrays["search"]=np.concatenate(out)
+        self._arrays["search"] = np.concatenate(out)
         self._arrays["passed"] = np.empty((int(passed[-1]), padded), dtype=np.uint32)
         self._arrays["coded"] = np.pad(self._arrays["coded"], ((0, 0), (0, padded - self._words)))
         self._words = padded
@@ -100,7 +105,7 @@ class TreeSums:
         if matrix.ndim != 2 or matrix.shape[1] != self.features:
             raise ValueError(f"the matrix has shape {matrix.shape}, the trees read {self.features} features")
         matrix = np.ascontiguousarray(matrix, dtype=np.float64)
-        sums, alive = np.empty((len(matrix), self.outputs)), np.empty(4*self._words, dtype=np.uint32)
+        sums, alive = np.empty((len(matrix), self.outputs)), np.empty(4 * self._words, dtype=np.uint32)
         _score(self._address, matrix.ctypes.data, len(matrix), sums.ctypes.data, alive.ctypes.data)
         return sums
 
@@ -124,7 +129,9 @@ def _require_inside(arrays: Mapping[str, npt.NDArray[Any]], features: int, outpu
         "threshold": not np.isnan(arrays["threshold"]).any(),
         "word": len(arrays["word"]) == len(arrays["threshold"]) and bool((arrays["word"] < words).all()),
         "mask": len(arrays["mask"]) == len(arrays["threshold"]),
-        "tree_start": trees > 0 and _are_starts(arrays["tree_start"], words) and bool(np.diff(arrays["tree_start"]).all()),
+        "tree_start": trees > 0
+        and _are_starts(arrays["tree_start"], words)
+        and bool(np.diff(arrays["tree_start"]).all()),
         "word_leaf": len(arrays["word_leaf"]) == words and bool((arrays["word_leaf"] < len(arrays["leaf"])).all()),
         "outputs": outputs > 0 and trees % max(outputs, 1) == 0,
     }

@@ -130,8 +130,8 @@ class ReleaseRuntime:
         _verify(self._folder / EXPLANATION, self.release.files[EXPLANATION].sha256)
         return Explainer((self._folder / EXPLANATION).read_bytes(), self.release.features)
 
-    def explain_rows(self, rows: Sequence[Sequence[Any]]) -> list[Explanation]:
-        """Explains the raw scores of rows of features, in the order of the release's.
+    def explain_rows(self, matrix: Array) -> list[Explanation]:
+        """Explains the raw scores of rows of shape (rows, features), made by the model's encoder.
 
         Raises:
             BadInput: this release carries no explanations.
@@ -139,7 +139,7 @@ class ReleaseRuntime:
         if self.explainer is None:
             problem = f"release {self.release.version} carries no explanations; leave `explain` out"
             raise BadInput([Problem("explain", problem)])
-        return self.explainer.explain_rows(self.model.encoder.encode_rows(rows))
+        return self.explainer.explain_rows(matrix)
 
     def profile(self) -> Profile:
         """The reference profile of this release."""

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from esteira.bucket import Bucket
@@ -45,9 +46,9 @@ def test_a_missing_file_is_refused(built: BuiltRelease, name: str) -> None:
 def test_explanations_sum_to_the_raw_scores(tmp_path: Path, task: str) -> None:
     runtime = ReleaseRuntime(build_release(tmp_path, task=task).folder)
     rows = [tuple(check_row(runtime.release.columns, row, "row")[0].values()) for row in raw_rows(60, seed=9)]
-    features = runtime.feature_rows(rows)
-    explanations = runtime.explain_rows(features)
-    raw = runtime.model.raw(runtime.model.encoder.encode_rows(features))[:, 0]
+    matrix = runtime.model.encoder.encode_rows(runtime.feature_rows(rows))
+    explanations = runtime.explain_rows(matrix)
+    raw = runtime.model.raw(matrix)[:, 0]
     sums = [explanation.base + sum(explanation.contributions.values()) for explanation in explanations]
     assert sums == pytest.approx(raw.tolist(), abs=1e-9)
     assert {tuple(explanation.contributions) for explanation in explanations} == {("price", "huge", "town", "size")}
@@ -58,14 +59,14 @@ def test_a_release_without_explanations_scores_and_says_so(built: BuiltRelease) 
     write_manifest(built.folder, _changed(built.release, files=files))
     runtime = ReleaseRuntime(built.folder)
     with pytest.raises(BadInput, match="release v1 carries no explanations"):
-        runtime.explain_rows([(1.0, None, "Oslo", 1)])
+        runtime.explain_rows(np.zeros((1, 4)))
 
 
 def test_an_explanation_changed_after_the_start_is_refused(built: BuiltRelease) -> None:
     runtime = ReleaseRuntime(built.folder)
     (built.folder / EXPLANATION).write_bytes(b"other")
     with pytest.raises(ReleaseRefused, match="has sha256"):
-        runtime.explain_rows([(1.0, None, "Oslo", 1)])
+        runtime.explain_rows(np.zeros((1, 4)))
 
 
 def _form(release: Release, old: str, new: str) -> FeatureForm:

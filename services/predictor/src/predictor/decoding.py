@@ -1,31 +1,47 @@
-"""Request bodies decoded by a type that is compiled once for each release.
+"""Request bodies decoded by what is compiled once for each release.
 
-The compiled type takes only what `esteira.schema` takes, and gives the same values; whatever it does not take is read
-again by the rules themselves, which name every wrong value. So nothing here explains errors, and a body that is refused
-costs what it did without.
+Features in their ordinary form go straight into the matrix, in native code (`esteira_kernel.rows`); all else is decoded
+by a compiled type. Both take only what `esteira.schema` takes, and give the same values; whatever they do not take is
+read again by the rules themselves, which name every wrong value. So nothing here explains errors, and a body that is
+refused costs little more than it did without.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from esteira.schema import MAX_STRING, Column, Feature, Refused, Value, check_value
+from esteira.scoring import Array
+from esteira_kernel.rows import UNREADABLE, RowReader
+from predictor.prediction_log import LoggedFeatures
 
 MAX_ROWS = 1000
 _INT64 = 2**63
+_FEATURES = re.compile(rb'\s*\{\s*"features"')
 _UNNAMEABLE = ('"', "\\", *map(chr, range(32)))
 """What a compiled field name cannot hold."""
 _BAD_TEXT = (b"\\u0000", b"\\ud", b"\\uD")
 """A body with NUL or surrogates in escapes is left to the rules."""
 
 
+class Encoded(msgspec.Struct, frozen=True):
+    """Rows of features as the model takes them."""
+
+    matrix: Array
+    """As `esteira.scoring.Encoder` makes it."""
+    values: Sequence[LoggedFeatures]
+    """For each row what its log tells of the features; those that a client wrote in the ordinary form as it did."""
+
+
 class Body(msgspec.Struct, frozen=True):
-    """A request body whose values are all right: raw rows in the order of the columns, or rows of features."""
+    """A request body whose values are all right: one of raw rows in the order of the columns, features, and both encoded."""
 
     rows: list[tuple[Value, ...]] | None = None
     features: list[tuple[float | str | None, ...]] | None = None
+    encoded: Encoded | None = None
     explain: bool = False
     """Whether every answer is to say what each feature contributes."""
 
@@ -39,12 +55,16 @@ class BodyDecoder:
     """
 
     def __init__(self, columns: Sequence[Column], features: Sequence[Feature]) -> None:
+        self._reader = _make_reader(features)
         before = [column for column in columns if column.known == "before"]
         self._decoder = _compile(before, features)
         self._moments = [(at, column) for at, column in enumerate(before) if column.type in ("timestamp", "date")]
 
     def decode(self, body: bytes) -> Body | None:
         """The body's values; None where it is to be read by the rules."""
+        if _FEATURES.match(body) and (read := self._reader.read(body, MAX_ROWS)) is not None:
+            matrix, values = read
+            return Body(encoded=Encoded(matrix, [msgspec.Raw(row) for row in values]))
         if self._decoder is None or (b"\\u" in body and any(text in body for text in _BAD_TEXT)):
             return None
         try:
@@ -54,8 +74,8 @@ class BodyDecoder:
             if not 1 <= len(found.rows if found.rows is not None else found.features) <= MAX_ROWS:
                 return None
             if found.rows is None:
-                return Body(None, [msgspec.structs.astuple(row) for row in found.features], found.explain)
-            return Body([self._typed(msgspec.structs.astuple(row)) for row in found.rows], None, found.explain)
+                return Body(features=[msgspec.structs.astuple(row) for row in found.features], explain=found.explain)
+            return Body([self._typed(msgspec.structs.astuple(row)) for row in found.rows], explain=found.explain)
         except (msgspec.MsgspecError, Refused, UnicodeDecodeError, RecursionError):
             return None
 
@@ -67,6 +87,13 @@ class BodyDecoder:
         for position, column in self._moments:
             values[position] = check_value(column, values[position])
         return tuple(values)
+
+
+def _make_reader(features: Sequence[Feature]) -> RowReader:
+    """Categories that are longer than a string may be are left to the rules, which refuse them."""
+    known = [[c if len(c) <= MAX_STRING else UNREADABLE for c in f.categories] for f in features]
+    categories = [None if f.kind == "numeric" else texts for f, texts in zip(features, known, strict=True)]
+    return RowReader([feature.name for feature in features], categories)
 
 
 def _compile(columns: Sequence[Column], features: Sequence[Feature]) -> "msgspec.json.Decoder[Any] | None":

@@ -14,10 +14,11 @@ from esteira.exceptions import BadInput, PermanentError, Problem
 from esteira.explanation import Explanation
 from esteira.release import Release
 from esteira.schema import MAX_KEY_BYTES, Column, Row, check_row
+from esteira.scoring import Array
 from esteira.web import decode_json
 from predictor.arms import takes_challenger
-from predictor.decoding import MAX_ROWS, Body
-from predictor.prediction_log import LoggedPrediction, PredictionLog
+from predictor.decoding import MAX_ROWS, Body, Encoded
+from predictor.prediction_log import LoggedFeatures, LoggedPrediction, PredictionLog
 from predictor.served import ServedRelease
 from predictor.serving import Serving
 
@@ -102,8 +103,8 @@ class RowsQuestion:
         if not 1 <= len(self._rows) <= MAX_ROWS:
             raise BadInput([Problem(self._path, f"holds {len(self._rows)} rows; send 1 to {MAX_ROWS}")])
         if self._kind == "rows":
-            return Body(_check_rows(release.columns, self._rows, self._path), None, self._explain)
-        return Body(None, _check_rows(_feature_columns(release), self._rows, self._path), self._explain)
+            return Body(_check_rows(release.columns, self._rows, self._path), explain=self._explain)
+        return Body(features=_check_rows(_feature_columns(release), self._rows, self._path), explain=self._explain)
 
     def sent(self) -> Sequence[Any]:
         """The rows themselves."""
@@ -173,13 +174,13 @@ def _record_failure(release: Release, log: PredictionLog, rows: int, error: Exce
 def _answer(served: ServedRelease, log: PredictionLog, read: Body, question: Question) -> PredictAnswer:
     release, began = served.release, time.perf_counter_ns()
     entities = _entities(served, read)
-    features = served.feature_rows(read.rows) if read.rows is not None else read.features or []
-    scores: list[float] = served.score_rows(features).tolist()
+    encoded = read.encoded or _encode(served, read)
+    scores: list[float] = served.model.score(encoded.matrix).tolist()
     _require_finite(release, scores)
-    explanations = _explain(served, features) if read.explain else [None] * len(scores)
+    explanations = _explain(served, encoded.matrix) if read.explain else [None] * len(scores)
     microseconds = (time.perf_counter_ns() - began) // 1000
     ids = _make_ids(len(scores))
-    logged = _logged(served, log, read, question, ids, entities, features, scores)
+    logged = _logged(served, log, read, question, ids, entities, encoded.values, scores)
     strict = release.prediction_log.delivery == "strict"
     log.add(release.pipeline, release.version, logged, microseconds, strict=strict)
     threshold = release.threshold
@@ -190,10 +191,17 @@ def _answer(served: ServedRelease, log: PredictionLog, read: Body, question: Que
     return PredictAnswer(pipeline=release.pipeline, model_version=release.version, predictions=answers)
 
 
-def _explain(served: ServedRelease, features: Sequence[Sequence[Any]]) -> Sequence[Explanation]:
-    if len(features) > MAX_EXPLAINED:
-        raise BadInput([Problem("explain", f"is for {MAX_EXPLAINED} rows at most, and {len(features)} came")])
-    return served.explain_rows(features)
+def _encode(served: ServedRelease, read: Body) -> Encoded:
+    if read.rows is None:
+        return Encoded(served.model.encoder.encode_rows(read.features or []), read.features or [])
+    features = served.feature_rows(read.rows)
+    return Encoded(served.model.encoder.encode_rows(features), [_loggable(row) for row in features])
+
+
+def _explain(served: ServedRelease, matrix: Array) -> Sequence[Explanation]:
+    if len(matrix) > MAX_EXPLAINED:
+        raise BadInput([Problem("explain", f"is for {MAX_EXPLAINED} rows at most, and {len(matrix)} came")])
+    return served.explain_rows(matrix)
 
 
 def _make_ids(rows: int) -> list[str]:
@@ -210,14 +218,14 @@ def _require_finite(release: Release, scores: list[float]) -> None:
         raise PermanentError(f"release {release.version} gives {scores[row]} for row {row}, which is no prediction")
 
 
-def _entities(served: ServedRelease, read: Body) -> Sequence[str | None]:
+def _entities(served: ServedRelease, read: Body) -> Sequence[str] | None:
     """The entity key of each row; None where features came.
 
     Raises:
         BadInput: a key is one that etl would refuse in a file, and that Postgres could not index.
     """
     if read.rows is None:
-        return [None] * len(read.features or [])
+        return None
     keys = [served.entity(row) for row in read.rows]
     check_keys(served.release, keys, "rows")
     return keys
@@ -274,16 +282,15 @@ def _logged(
     read: Body,
     question: Question,
     ids: list[str],
-    entities: Sequence[str | None],
-    features: Sequence[Sequence[Any]],
+    entities: Sequence[str] | None,
+    values: Sequence[LoggedFeatures],
     scores: list[float],
 ) -> list[LoggedPrediction]:
     served_at = datetime.now(UTC)
     moments: Sequence[datetime | None] = [None] * len(ids)
-    values, rows = features, {}
+    rows = {}
     if read.rows is not None:
         moments = [served.event_time(row) for row in read.rows]
-        values = [[_loggable(value) for value in row] for row in features]
         if chosen := log.sampler.choose(served.release.version, len(ids), served.release.prediction_log.sample):
             sent = question.sent()
             rows = {position: sent[position] for position in chosen}
@@ -298,13 +305,15 @@ def _logged(
             row=rows.get(position),
         )
         for position, (id_, entity, moment, row, score) in enumerate(
-            zip(ids, entities, moments, values, scores, strict=True)
+            zip(ids, entities or [None] * len(ids), moments, values, scores, strict=True)
         )
     ]
 
 
-def _loggable(value: Any) -> float | str | None:
-    if value is None or isinstance(value, str):
-        return value
+def _loggable(row: Sequence[Any]) -> Sequence[float | str | None]:
+    return [value if value is None or type(value) is str else _finite(value) for value in row]
+
+
+def _finite(value: Any) -> float | None:
     number = float(value)
     return number if math.isfinite(number) else None

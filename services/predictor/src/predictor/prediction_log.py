@@ -34,6 +34,10 @@ COMPLAIN_SECONDS = 60.0
 SOURCE = "predictor"
 
 
+LoggedFeatures = Sequence[float | str | None] | msgspec.Raw
+"""In the order of the release's features, before encoding; raw where they are JSON already."""
+
+
 class LoggedPrediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A prediction as `esteira.events.Prediction` reads it; its id is text already."""
 
@@ -42,7 +46,7 @@ class LoggedPrediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     event_time: datetime
     served_at: datetime
     score: float
-    features: Sequence[float | str | None]
+    features: LoggedFeatures
     row: dict[str, Any] | None = None
 
 

@@ -1,0 +1,4 @@
+comptime {
+    _ = @import("trees.zig");
+    _ = @import("rows.zig");
+}

@@ -1,0 +1,258 @@
+//! Reads the body of an ordinary request, `{"features": [{"name": value, …}, …]}`, straight into a matrix.
+//!
+//! It takes only what the rules of Esteira take beyond doubt: each feature once at most, finite numbers, strings that are
+//! known categories, null. For anything else, an unknown name, an escape, a new category, it gives up: the rules then
+//! read the body from its beginning and say what is wrong. rows.py says what the arrays hold.
+//!
+//! Compiled with runtime safety: an index outside of a slice ends the process, and reads nothing.
+
+const std = @import("std");
+
+pub const Plan = extern struct {
+    features: usize,
+    is_number: [*]const u8,
+    entry_start: [*]const u32,
+    table_start: [*]const u32,
+    place_start: [*]const u32,
+    places: [*]u32,
+    texts: [*]const u8,
+    text_bytes: usize,
+
+    /// The names of the features are the first table, the categories of each feature the ones after it.
+    fn entries(plan: *const Plan, table: usize) [2]u32 {
+        return .{ plan.table_start[table], plan.table_start[table + 1] };
+    }
+
+    fn text(plan: *const Plan, entry: usize) []const u8 {
+        return plan.texts[0..plan.text_bytes][plan.entry_start[entry]..plan.entry_start[entry + 1]];
+    }
+
+    fn placesOf(plan: *const Plan, table: usize) []u32 {
+        return plan.places[plan.place_start[table]..plan.place_start[table + 1]];
+    }
+
+    /// The position of `wanted` in the table.
+    fn find(plan: *const Plan, table: usize, wanted: []const u8) ?usize {
+        const places = plan.placesOf(table);
+        const first, _ = plan.entries(table);
+        var place = hash(wanted) & (places.len - 1);
+        while (places[place] != 0) : (place = (place + 1) & (places.len - 1)) {
+            const position = places[place] - 1;
+            if (std.mem.eql(u8, plan.text(first + position), wanted)) return position;
+        }
+        return null;
+    }
+};
+
+/// Where a value stands in the body; of no length where the row lacks it.
+pub const Span = extern struct { start: u32, length: u32 };
+
+const GivenUp = error{GivenUp};
+
+/// Fills `places`, open hash tables of positions from 1 on.
+pub export fn prepare_rows(plan: *const Plan) callconv(.c) void {
+    for (0..plan.features + 1) |table| {
+        const places = plan.placesOf(table);
+        @memset(places, 0);
+        const first, const end = plan.entries(table);
+        for (first..end) |entry| {
+            var place = hash(plan.text(entry)) & (places.len - 1);
+            while (places[place] != 0) place = (place + 1) & (places.len - 1);
+            places[place] = @intCast(entry - first + 1);
+        }
+    }
+}
+
+fn hash(text: []const u8) usize {
+    return @truncate(std.hash.Wyhash.hash(0, text));
+}
+
+/// Reads a body; gives the number of its rows, or 0 where it gives up.
+///
+/// matrix: (most, features), filled row after row. values: what stands in the body for each row, as a JSON array in the order of
+/// the features; `ends` says where each of them ends. spans: `features` places to work on.
+pub export fn read_rows(
+    plan: *const Plan,
+    body: [*]const u8,
+    length: usize,
+    matrix: [*]f64,
+    most: usize,
+    values: [*]u8,
+    capacity: usize,
+    ends: [*]u32,
+    spans: [*]Span,
+) callconv(.c) usize {
+    var reader = Reader{
+        .plan = plan,
+        .body = body[0..length],
+        .values = values[0..capacity],
+        .spans = spans[0..plan.features],
+    };
+    return reader.readBody(matrix[0 .. most * plan.features], ends[0..most]) catch 0;
+}
+
+const Reader = struct {
+    plan: *const Plan,
+    body: []const u8,
+    values: []u8,
+    spans: []Span,
+    at: usize = 0,
+    written: usize = 0,
+
+    fn readBody(self: *Reader, matrix: []f64, ends: []u32) GivenUp!usize {
+        try self.take('{');
+        if (!std.mem.eql(u8, try self.string(), "features")) return error.GivenUp;
+        try self.take(':');
+        try self.take('[');
+        var rows: usize = 0;
+        while (true) {
+            if (rows == ends.len) return error.GivenUp;
+            try self.readRow(matrix[rows * self.spans.len ..][0..self.spans.len]);
+            ends[rows] = @intCast(self.written);
+            rows += 1;
+            if (!try self.another(']')) break;
+        }
+        try self.take('}');
+        self.skipSpace();
+        return if (self.at == self.body.len) rows else error.GivenUp;
+    }
+
+    fn readRow(self: *Reader, row: []f64) GivenUp!void {
+        @memset(row, std.math.nan(f64));
+        @memset(self.spans, .{ .start = 0, .length = 0 });
+        try self.take('{');
+        if (try self.next() == '}') {
+            self.at += 1;
+            return self.writeRow();
+        }
+        var expected: usize = 0;
+        while (true) {
+            const feature = try self.readName(expected);
+            if (self.spans[feature].length != 0) return error.GivenUp;
+            try self.take(':');
+            row[feature] = try self.readValue(feature);
+            expected = feature + 1;
+            if (!try self.another('}')) return self.writeRow();
+        }
+    }
+
+    /// Most clients send the features in their order.
+    fn readName(self: *Reader, expected: usize) GivenUp!usize {
+        if (try self.next() == '"' and expected < self.spans.len) {
+            const name = self.plan.text(expected);
+            const rest = self.body[self.at + 1 ..];
+            if (rest.len > name.len and rest[name.len] == '"' and std.mem.eql(u8, rest[0..name.len], name)) {
+                self.at += name.len + 2;
+                return expected;
+            }
+        }
+        return self.plan.find(0, try self.string()) orelse error.GivenUp;
+    }
+
+    fn readValue(self: *Reader, feature: usize) GivenUp!f64 {
+        const first = try self.next();
+        const start = self.at;
+        const value = switch (first) {
+            'n' => try self.missing(),
+            '"' => try self.category(feature),
+            else => try self.number(feature),
+        };
+        self.spans[feature] = .{ .start = @intCast(start), .length = @intCast(self.at - start) };
+        return value;
+    }
+
+    fn missing(self: *Reader) GivenUp!f64 {
+        if (!std.mem.startsWith(u8, self.body[self.at..], "null")) return error.GivenUp;
+        self.at += 4;
+        return std.math.nan(f64);
+    }
+
+    fn category(self: *Reader, feature: usize) GivenUp!f64 {
+        if (self.plan.is_number[feature] != 0) return error.GivenUp;
+        const code = self.plan.find(1 + feature, try self.string()) orelse return error.GivenUp;
+        return @floatFromInt(code);
+    }
+
+    fn number(self: *Reader, feature: usize) GivenUp!f64 {
+        if (self.plan.is_number[feature] == 0) return error.GivenUp;
+        const text = try self.numberText();
+        if (std.mem.eql(u8, text, "-0")) return error.GivenUp; // an integer, which has no sign of zero
+        const value = std.fmt.parseFloat(f64, text) catch return error.GivenUp;
+        return if (std.math.isFinite(value)) value else error.GivenUp;
+    }
+
+    /// A number by JSON's grammar (RFC 8259, section 6).
+    fn numberText(self: *Reader) GivenUp![]const u8 {
+        const rest = self.body[self.at..];
+        var end: usize = @intFromBool(rest[0] == '-');
+        end = if (byteAt(rest, end) == '0') end + 1 else try digits(rest, end);
+        if (byteAt(rest, end) == '.') end = try digits(rest, end + 1);
+        if (byteAt(rest, end) | 0x20 == 'e') {
+            const sign = byteAt(rest, end + 1);
+            end = try digits(rest, end + 1 + @as(usize, @intFromBool(sign == '+' or sign == '-')));
+        }
+        self.at += end;
+        return rest[0..end];
+    }
+
+    /// A string of known texts, which have no quotation marks, escapes or control characters: it ends with the next mark.
+    fn string(self: *Reader) GivenUp![]const u8 {
+        try self.take('"');
+        const rest = self.body[self.at..];
+        const end = std.mem.indexOfScalar(u8, rest, '"') orelse return error.GivenUp;
+        self.at += end + 1;
+        return rest[0..end];
+    }
+
+    /// Whether a comma comes, and not the end of what is being read.
+    fn another(self: *Reader, end: u8) GivenUp!bool {
+        const found = try self.next();
+        self.at += 1;
+        if (found == ',') return true;
+        return if (found == end) false else error.GivenUp;
+    }
+
+    fn take(self: *Reader, wanted: u8) GivenUp!void {
+        if (try self.next() != wanted) return error.GivenUp;
+        self.at += 1;
+    }
+
+    fn next(self: *Reader) GivenUp!u8 {
+        self.skipSpace();
+        return if (self.at < self.body.len) self.body[self.at] else error.GivenUp;
+    }
+
+    fn skipSpace(self: *Reader) void {
+        while (self.at < self.body.len) : (self.at += 1) switch (self.body[self.at]) {
+            ' ', '\t', '\n', '\r' => {},
+            else => return,
+        };
+    }
+
+    fn writeRow(self: *Reader) GivenUp!void {
+        try self.write("[");
+        for (self.spans, 0..) |span, feature| {
+            if (feature > 0) try self.write(",");
+            try self.write(if (span.length == 0) "null" else self.body[span.start..][0..span.length]);
+        }
+        try self.write("]");
+    }
+
+    fn write(self: *Reader, text: []const u8) GivenUp!void {
+        if (self.values.len - self.written < text.len) return error.GivenUp;
+        @memcpy(self.values[self.written..][0..text.len], text);
+        self.written += text.len;
+    }
+};
+
+/// The place after the digits that begin at `start`, one at least.
+fn digits(text: []const u8, start: usize) GivenUp!usize {
+    var end = start;
+    while (end < text.len and std.ascii.isDigit(text[end])) end += 1;
+    return if (end > start) end else error.GivenUp;
+}
+
+/// 0, which no number holds, after the end.
+fn byteAt(text: []const u8, at: usize) u8 {
+    return if (at < text.len) text[at] else 0;
+}

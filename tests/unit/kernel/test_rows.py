@@ -1,0 +1,198 @@
+"""What native code reads of a body is what the body says, and no body ends the process."""
+
+import json
+import math
+import threading
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from esteira_kernel.rows import COUNTED_BODY, SMALL_BODY, SMALL_ROWS, RowReader
+
+NAMES = ["x", "y z", "kind", "größe", "last"]
+CATEGORIES = [None, None, ["u", "v", "", "u" * 40], ["ä"], None]
+READER = RowReader(NAMES, CATEGORIES)
+PIECES = [
+    *('{"features": [', "]}", "{", "}", "[", "]", ",", ":", " ", "\t\r\n ", "null", "true", "nul", '"', "\\", "\x00"),
+    *(f'"{name}"' for name in [*NAMES, "u", "v", "", "features", "rows", "other"]),
+    *("0", "-0", "1", "-", "+1", "01", "1.", ".5", "1.5", "1e5", "1E+05", "1e", "1e-400", "1e400", "0x1", "1_0", "NaN"),
+    *("inf", "Infinity", "-1.7976931348623157e308", "5e-324", "9007199254740993", "123456789012345678901234567890"),
+]
+
+
+def read(reader: RowReader, data: bytes, most: int = 1000) -> tuple[list[list[float]], list[Any]] | None:
+    found = reader.read(data, most)
+    return None if found is None else (found[0].tolist(), [json.loads(row) for row in found[1]])
+
+
+def by_python(data: bytes) -> tuple[list[list[float]], list[list[Any]]]:
+    """What the body says, of a body that is right."""
+    given = json.loads(data, object_pairs_hook=unique, parse_constant=refuse)
+    assert list(given) == ["features"]
+    values = [[row.pop(name, None) for name in NAMES] for row in given["features"]]
+    assert not any(given["features"]), "a name that is none"
+    return [[encoded(*pair) for pair in zip(row, CATEGORIES, strict=True)] for row in values], values
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    assert len(dict(pairs)) == len(pairs)
+    return dict(pairs)
+
+
+def refuse(text: str) -> None:
+    raise AssertionError(text)
+
+
+def encoded(value: Any, known: list[str] | None) -> float:
+    if value is None:
+        return math.nan
+    if known is not None:
+        return float(known.index(value))
+    assert isinstance(value, int | float)
+    assert not isinstance(value, bool)
+    assert math.isfinite(value)
+    return float(value)
+
+
+def alike(found: Any, expected: Any) -> bool:
+    return repr(found) == repr(expected)
+
+
+def row_strategy() -> st.SearchStrategy[dict[str, Any]]:
+    number = st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**63)
+    kinds = [number if known is None else st.none() | st.sampled_from(known) for known in CATEGORIES]
+    return st.fixed_dictionaries({}, optional=dict(zip(NAMES, kinds, strict=True))).flatmap(
+        lambda row: st.permutations(list(row.items())).map(dict)
+    )
+
+
+@given(st.lists(row_strategy(), min_size=1, max_size=20), st.sampled_from([None, 1, "\t"]))
+@settings(max_examples=300, deadline=None)
+def test_rows_in_any_order_and_any_layout_are_read(rows: list[dict[str, Any]], indent: Any) -> None:
+    data = json.dumps({"features": rows}, indent=indent, ensure_ascii=False).encode()
+    matrix, values = by_python(data)
+    found = read(READER, data)
+    assert found is not None
+    assert alike(found[0], matrix)
+    assert alike([[*map(plain, row)] for row in found[1]], [[*map(plain, row)] for row in values])
+
+
+def plain(value: Any) -> Any:
+    return float(value) if isinstance(value, int) else value
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join))
+@example('{"features": [{"x": 1, "x": 2}]}')
+@example('{"features": [{"x": 1},]}')
+@example('{"features": [{"x": 1}]} {')
+@settings(max_examples=3000, deadline=None)
+def test_what_is_read_is_right_json_of_the_features(text: str) -> None:
+    for data in (
+        text.encode(),
+        f'{{"features": [{{{text}}}]}}'.encode(),
+        f'{{"features": [{{"x": {text}}}]}}'.encode(),
+    ):
+        found = read(READER, data)
+        if found is not None:
+            matrix, values = by_python(data)
+            assert alike(found[0], matrix)
+            assert alike(found[1], values)
+
+
+@given(st.data())
+@settings(max_examples=600, deadline=None)
+def test_a_body_with_some_bytes_changed_is_read_rightly_or_not_at_all(data: st.DataObject) -> None:
+    rows = data.draw(st.lists(row_strategy(), min_size=1, max_size=4))
+    body = bytearray(json.dumps({"features": rows}, ensure_ascii=False).encode())
+    for _ in range(data.draw(st.integers(1, 3))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    found = read(READER, bytes(body))
+    if found is not None:
+        assert alike(found[0], by_python(bytes(body))[0])
+
+
+@pytest.mark.parametrize("cut", range(0, 60, 3))
+def test_a_body_that_is_cut_short_is_not_read(cut: int) -> None:
+    body = json.dumps({"features": [{"x": 1.5, "kind": "u", "last": -1e-7}]}).encode()
+    assert read(READER, body) is not None
+    assert read(READER, body[: min(cut, len(body) - 1)]) is None
+
+
+def test_numbers_have_the_bits_that_python_gives_them() -> None:
+    random = np.random.default_rng(3)
+    bits = random.integers(0, 2**64, size=40_000, dtype=np.uint64).view(np.float64)
+    numbers = [*bits[np.isfinite(bits)].tolist(), *random.normal(size=10_000).tolist()]
+    texts = [*map(repr, numbers), *(f"{number:.{digits}e}" for number in numbers[:5000] for digits in (0, 5, 20, 40))]
+    texts = [text for text in texts if np.isfinite(float(text))]
+    for start in range(0, len(texts), 1000):
+        chosen = texts[start : start + 1000]
+        found = READER.read(b'{"features": [%b]}' % ",".join(f'{{"x": {text}}}' for text in chosen).encode(), 1000)
+        assert found is not None
+        assert np.array_equal(found[0][:, 0].view(np.int64), np.array([*map(float, chosen)]).view(np.int64))
+
+
+def test_more_rows_than_are_asked_for_are_not_read() -> None:
+    body = msgspec.json.encode({"features": [{"x": 1}] * 5})
+    assert read(READER, body, 5) is not None
+    assert read(READER, body, 4) is None
+
+
+@pytest.mark.parametrize("rows", [1, SMALL_ROWS, SMALL_ROWS + 1, 1000])
+@pytest.mark.parametrize("padding", [0, SMALL_BODY, COUNTED_BODY])
+def test_bodies_of_all_sizes_are_read(rows: int, padding: int) -> None:
+    body = msgspec.json.encode({"features": [{"x": float(n), "kind": "v"} for n in range(rows)]}) + b" " * padding
+    found = READER.read(body, 1000)
+    assert found is not None
+    assert found[0][:, 0].tolist() == [*map(float, range(rows))]
+    assert found[1] == [b'[%.1f,null,"v",null,null]' % number for number in range(rows)]
+
+
+def test_a_matrix_stays_as_it_is_when_the_thread_reads_on() -> None:
+    first = READER.read(b'{"features": [{"x": 1}]}', 1000)
+    READER.read(b'{"features": [{"x": 2}]}', 1000)
+    assert first is not None
+    assert first[0][0, 0] == 1.0
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    wrong: list[float] = []
+
+    def ask(number: int) -> None:
+        for _ in range(3000):
+            found = READER.read(b'{"features": [{"x": %d, "kind": "v"}]}' % number, 1000)
+            if found is None or found[0][0, 0] != number or found[1] != [b'[%d,null,"v",null,null]' % number]:
+                wrong.append(number)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "\ud800"])
+def test_names_that_json_escapes_are_not_read(name: str) -> None:
+    reader = RowReader([name], [None])
+    for text in (json.dumps(name), f'"{name}"'):
+        assert reader.read(b'{"features": [{%b: 1}]}' % text.encode("utf-8", "surrogatepass"), 1) is None
+
+
+@pytest.mark.parametrize("category", ['a"b', "a\\b", "a\nb", "\ud800", '"'])
+def test_categories_that_json_escapes_are_not_read(category: str) -> None:
+    reader = RowReader(["kind"], [[category, "u"]])
+    for text in (json.dumps(category), f'"{category}"'):
+        assert reader.read(b'{"features": [{"kind": %b}]}' % text.encode("utf-8", "surrogatepass"), 1) is None
+    assert read(reader, b'{"features": [{"kind": "u"}]}') == ([[1.0]], [["u"]])
+
+
+def test_no_features_and_many_features_are_read() -> None:
+    assert read(RowReader([], []), b'{"features": [{}, {}]}') == ([[], []], [[], []])
+    names = [f"f{number}" for number in range(600)]
+    found = RowReader(names, [None] * 600).read(msgspec.json.encode({"features": [dict.fromkeys(names, 2.5)]}), 1)
+    assert found is not None
+    assert found[0].tolist() == [[2.5] * 600]

@@ -22,11 +22,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 from figures import ALONE, SERVER, summarize
-from google.cloud.pubsub_v1 import PublisherClient
 from load import Measured
 from model import Model
 from process import CannotStart, Server, running
 from sides import BATCHES, WORKERS, Route, Side, Sides, WrongScores
+from sink import Sink
 from variants import BUCKET, PROJECT, Variants
 
 from esteira.bucket import Bucket
@@ -35,12 +35,14 @@ from esteira_cli.stack.bucket import create as create_bucket
 
 VARIANTS = (ALONE, "wide", "swap")
 REST_S = 2.0
+ESTEIRA = "esteira"
 
 
 class Run:
     """What all rounds found."""
 
-    def __init__(self, seconds: float, batches: list[int]) -> None:
+    def __init__(self, sink: Sink, seconds: float, batches: list[int]) -> None:
+        self._sink = sink
         self.seconds = seconds
         self.batches = batches
         self.loads: dict[tuple[str, int], list[Measured]] = {}
@@ -48,19 +50,29 @@ class Run:
         self.starts: dict[str, list[float]] = {}
         self.memory: dict[str, list[float]] = {}
         self.failures: dict[str, int] = {}
+        self._answered = 0
 
     def measure(self, name: str, side: Side) -> None:
-        """One round of one side: start, check, load, weigh."""
+        """One round of one side: start, check, load, weigh; and see that what was answered was logged."""
+        before, answered = self._sink.predictions(), self._answered
         with running(side.command, side.environ, side.folder, side.routes[0].answers) as server:
             for route in side.routes:
                 for rows in self.batches:
                     self._measure_batch(route, rows)
             self._weigh(name, server)
+        if name.startswith(ESTEIRA):
+            self._require_logged(name, self._answered - answered, self._sink.predictions() - before)
+
+    def _require_logged(self, name: str, answered: int, logged: int) -> None:
+        tell(f"{name}: {answered:,} predictions answered to the end, {logged:,} published")
+        if logged < answered:
+            raise AssertionError(f"{name} answered {answered} predictions and published {logged}")
 
     def _measure_batch(self, route: Route, rows: int) -> None:
         route.verify(rows)
         route.measure(rows, min(0.5, self.seconds))
         one = route.measure(rows, self.seconds)
+        self._answered += rows * (one.requests - one.failures)
         self.loads.setdefault((route.name, rows), []).append(one)
         self.failures[route.name] = self.failures.get(route.name, 0) + one.failures
         tell(f"{route.name}, {rows} rows: {one.rate:,.1f}/s, p99 {one.percentile(0.99):.2f} ms, {one.failures} failed")
@@ -88,8 +100,9 @@ def main() -> None:
     (folder / "pipelines").mkdir()
     stack = Stack(folder / "stack", folder / "pipelines", Options(durable=False, log_level="error"))
     try:
-        stack.up(only={"bucket", "pubsub"})
-        run, variants = measure_all(given, stack, folder)
+        stack.up(only={"bucket"})
+        with Sink() as sink:
+            run, variants = measure_all(given, stack, sink, folder)
     finally:
         stack.down(wipe=True)
         shutil.rmtree(folder, ignore_errors=True)
@@ -110,13 +123,13 @@ def parse() -> argparse.Namespace:
     return given
 
 
-def measure_all(given: argparse.Namespace, stack: Stack, folder: Path) -> tuple[Run, Variants]:
+def measure_all(given: argparse.Namespace, stack: Stack, sink: Sink, folder: Path) -> tuple[Run, Variants]:
     """All rounds; what fails is told and does not stop the others."""
     model = Model()
     bucket = serve(model, stack, folder)
-    sides = Sides(model, stack, folder, given.peers)
+    sides = Sides(model, {**stack.environment("predictor"), "PUBSUB_EMULATOR_HOST": sink.address}, folder, given.peers)
     variants = Variants(model, sides, bucket, folder)
-    run = Run(given.seconds, [int(text) for text in given.batches.split(",")])
+    run = Run(sink, given.seconds, [int(text) for text in given.batches.split(",")])
     names = [*sides.makers, *VARIANTS]
     wanted = [name for name in given.only.split(",") if name] or names
     if unknown := set(wanted) - set(names):
@@ -148,13 +161,10 @@ def measure_one(name: str, run: Run, sides: Sides, variants: Variants) -> None:
 
 
 def serve(model: Model, stack: Stack, folder: Path) -> Bucket:
-    """A bucket in which the model is released and promoted, and the topic that takes the log."""
-    addresses = stack.addresses()
-    os.environ["STORAGE_EMULATOR_HOST"] = addresses["bucket"]
-    os.environ["PUBSUB_EMULATOR_HOST"] = addresses["pubsub"]
-    create_bucket(addresses["bucket"], BUCKET, PROJECT)
-    with PublisherClient() as client:  # nobody hears it, as if its hearers were on other machines
-        client.create_topic(name=f"projects/{PROJECT}/topics/predictions-served")
+    """A bucket in which the model is released and promoted."""
+    address = stack.addresses()["bucket"]
+    os.environ["STORAGE_EMULATOR_HOST"] = address
+    create_bucket(address, BUCKET, PROJECT)
     bucket = Bucket(BUCKET, PROJECT)
     built = model.release(folder / "releases")
     built.upload(bucket)

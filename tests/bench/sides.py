@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,6 @@ import numpy as np
 import requests
 from load import Measured, load
 from model import Model
-
-from esteira_cli.stack import Stack
 
 BATCHES = {1: 16, 100: 16, 1000: 4}
 """Rows a request → connections."""
@@ -99,12 +97,13 @@ class Sides:
     """Makes the sides; what they load is written when they are first asked for.
 
     Args:
+        environ: of the predictor, but for what each side sets.
         peers: the environment of MLServer and BentoML.
     """
 
-    def __init__(self, model: Model, stack: Stack, folder: Path, peers: Path) -> None:
+    def __init__(self, model: Model, environ: Mapping[str, str], folder: Path, peers: Path) -> None:
         self._model = model
-        self._stack = stack
+        self._environ = environ
         self._folder = folder
         self._peers = peers.absolute() / "bin"
         self._port = 18_900
@@ -128,7 +127,7 @@ class Sides:
         """The predictor; `more` are variables of its environment."""
         port, home = self._place(name)
         environ = {
-            **self._stack.environment("predictor"),
+            **self._environ,
             "SERVER": server,
             "PORT": str(port),
             "WEB_CONCURRENCY": str(WORKERS),

@@ -95,7 +95,10 @@ class RowReader:
 
 
 class _Space:
-    """Where the native code writes, for so many rows and bytes at most; asking an array for its address takes a microsecond."""
+    """Where the native code writes, for so many rows and bytes at most.
+
+    It is kept for the sake of the addresses: to ask an array for its own takes a microsecond.
+    """
 
     def __init__(self, rows: int, size: int, features: int) -> None:
         self.matrix = np.empty((rows, features))

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
+from esteira_kernel.rows import UNREADABLE, RowReader
 
 from esteira.schema import MAX_STRING, Column, Feature, Refused, Value, check_value
 from esteira.scoring import Array
-from esteira_kernel.rows import UNREADABLE, RowReader
 from predictor.prediction_log import LoggedFeatures
 
 MAX_ROWS = 1000
@@ -37,7 +37,7 @@ class Encoded(msgspec.Struct, frozen=True):
 
 
 class Body(msgspec.Struct, frozen=True):
-    """A request body whose values are all right: one of raw rows in the order of the columns, features, and both encoded."""
+    """A request body whose values are all right: raw rows in the order of the columns, features, or encoded ones."""
 
     rows: list[tuple[Value, ...]] | None = None
     features: list[tuple[float | str | None, ...]] | None = None

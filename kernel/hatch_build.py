@@ -13,6 +13,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGE: Final = Path("src/esteira_kernel")
 LIBRARY: Final = PACKAGE / "kernel.bin"
+COMPILER: Final = "ziglang"
 OPTIONS: Final = ("-dynamic", "-O", "ReleaseSafe", "-fstrip", "-mcpu", "baseline")
 """`baseline`: runs on every processor of the platform, whichever one it is compiled on."""
 
@@ -34,15 +35,15 @@ def platform_tag() -> str:
     return sysconfig.get_platform().replace("-", "_").replace(".", "_")
 
 
-def compile_kernel(source: Path, library: Path) -> None:
+def compile_kernel(source: Path, library: Path, compiler: str = COMPILER) -> None:
     """Compiles `source` to `library`, which is replaced at once: a process that has loaded the old one keeps it.
 
     Raises:
         SystemExit: there is no compiler, or it refused.
     """
-    if find_spec("ziglang") is None:
+    if find_spec(compiler) is None:
         sys.exit(
-            f"esteira-kernel is compiled by the package ziglang, which is not installed here, and may have no wheel "
+            f"esteira-kernel is compiled by the package {compiler}, which is not installed here, and may have no wheel "
             f"for {sysconfig.get_platform()}; install requirements-build.txt, or build the wheel on another platform"
         )
     with (
@@ -50,7 +51,7 @@ def compile_kernel(source: Path, library: Path) -> None:
         tempfile.TemporaryDirectory(dir=library.parent) as new,
     ):
         made = Path(new) / library.name
-        command = [sys.executable, "-m", "ziglang", "build-lib", *OPTIONS, str(source), f"-femit-bin={made}"]
+        command = [sys.executable, "-m", compiler, "build-lib", *OPTIONS, str(source), f"-femit-bin={made}"]
         done = subprocess.run(
             command, env={**os.environ, **_caches(caches)}, capture_output=True, text=True, check=False
         )

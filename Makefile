@@ -6,8 +6,9 @@ SHELL := bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-MEMBERS := shared services/etl services/trainer services/predictor services/monitor cli
+MEMBERS := kernel shared services/etl services/trainer services/predictor services/monitor cli
 INSTALLED := $(VENV)/.installed
+COMPILED := kernel/hatch_build.py $(wildcard kernel/src/esteira_kernel/*.zig)
 PEERS := .bench-peers
 PEERS_INSTALLED := $(PEERS)/.installed
 ARGS ?=
@@ -29,6 +30,7 @@ test: $(INSTALLED) ## Run all tests, two files at a time (ARGS="-k drift", WORKE
 check: $(INSTALLED) ## Format, lint, types, import contracts, each member installed alone
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/python -m ziglang fmt --check kernel/src
 	$(BIN)/mypy $(addsuffix /src,$(MEMBERS))
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
@@ -58,13 +60,14 @@ clean: ## Remove .venv, .bench-peers and all state of the local stack
 	-test -x $(BIN)/esteira && $(BIN)/esteira down
 	rm -rf $(VENV) $(PEERS) .esteira
 
-$(INSTALLED): requirements.txt $(addsuffix /pyproject.toml,$(MEMBERS))
+$(INSTALLED): requirements.txt $(addsuffix /pyproject.toml,$(MEMBERS)) $(COMPILED)
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo "Esteira needs Python 3.11 or newer: install it, or say make PYTHON=/path/to/python"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(addprefix -e ,$(MEMBERS))
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation \
+		--refresh-package esteira-kernel $(addprefix -e ,$(MEMBERS))
 	@touch $@
 
 $(PEERS_INSTALLED): tests/bench/peers/requirements.txt | $(INSTALLED)

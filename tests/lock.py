@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-MEMBERS = ("shared", "services/etl", "services/trainer", "services/predictor", "services/monitor", "cli")
+MEMBERS = ("kernel", "shared", "services/etl", "services/trainer", "services/predictor", "services/monitor", "cli")
 OWN = [f"--no-emit-package=esteira-{Path(member).name}" for member in MEMBERS]
 COMMON = [
     *("--universal", "--python-version=3.11", "--generate-hashes", "--no-annotate", "--quiet"),
@@ -38,7 +38,7 @@ def main() -> None:
         compile_requirements(f"{member}/pyproject.toml", f"{member}/requirements.txt", *options)
     agreed = "--constraint=requirements.txt"
     compile_requirements("infra/mlflow/requirements.in", "infra/mlflow/requirements.txt", agreed)
-    compile_requirements("-", "requirements-build.txt", agreed, wanted="hatchling")
+    compile_requirements("-", "requirements-build.txt", agreed, wanted="hatchling\nziglang")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as shared:
         shared.write("\n".join(locked("numpy", "pandas", "scikit-learn")))
         shared.flush()

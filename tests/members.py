@@ -12,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 MEMBERS = {
+    "kernel": "esteira_kernel",
     "shared": "esteira",
     "services/etl": "etl",
     "services/trainer": "trainer",
@@ -19,6 +20,13 @@ MEMBERS = {
     "services/monitor": "monitor",
     "cli": "esteira_cli",
 }
+NEEDED = {
+    "kernel": (),
+    "shared": ("kernel",),
+    "services/etl": ("shared",),
+    "services/monitor": ("shared",),
+}
+"""What else of ours a member is installed with; the others take `esteira-shared[serving]`, and so the kernel too."""
 UNWANTED = {"services/predictor": ("pandas", "sklearn", "mlflow", "sqlalchemy")}
 
 IMPORT_ALL = """
@@ -37,7 +45,7 @@ def check(member: str) -> str | None:
     """Gives what went wrong, or None."""
     with tempfile.TemporaryDirectory() as folder:
         python = f"{folder}/bin/python"
-        own = ["shared", member] if member != "shared" else ["shared"]
+        own = [*NEEDED.get(member, ("kernel", "shared")), member]
         uv = [sys.executable, "-m", "uv", "--quiet"]
         pip = [*uv, "pip", "install", "--python", python]
         steps = [

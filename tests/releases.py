@@ -23,6 +23,7 @@ from esteira.release import (
     MODEL,
     PROFILE,
     STATEMENT,
+    TREES,
     Dataset,
     FeatureForm,
     File,
@@ -35,7 +36,7 @@ from esteira.schema import Row, check_row, quote
 from esteira.scoring import Task
 from esteira.sqlite_form import form_sha256, translate
 from esteira.statement import Statement, compile_statement
-from trainer.export import export_explanation, export_model
+from trainer.export import export_explanation, export_model, export_trees
 from trainer.learners import build_pipeline, encode_frame, fit, learn_features, predict_scores
 from trainer.serving_form import write_form
 
@@ -155,6 +156,7 @@ def build_release(
     estimator = fit(learner, features, matrix, target)
     scores = predict_scores(estimator, matrix, model_task)
     (home / MODEL).write_bytes(export_model(estimator, features, model_task))
+    (home / TREES).write_bytes(export_trees(estimator, features, model_task))
     (home / EXPLANATION).write_bytes(export_explanation(estimator, features, matrix))
     (home / STATEMENT).write_text(pipeline.features_sql)
     binned = [

@@ -13,13 +13,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
 from esteira.profile import SCORE, Profile, describe_categorical, describe_numeric
-from esteira.release import MODEL, PROFILE, REFERENCE, STATEMENT, Dataset, FeatureForm, Release
+from esteira.release import MODEL, PROFILE, REFERENCE, STATEMENT, TREES, Dataset, FeatureForm, Release
 from esteira.schema import Column
 from esteira.sqlite_form import translate
 from esteira.sqlite_query import connect
 from releases import MOMENT, BuiltRelease, write_manifest
 from releases import _hash_files as hash_files
-from trainer.export import export_model
+from trainer.export import export_model, export_trees
 from trainer.learners import build_pipeline, encode_frame, fit, learn_features, predict_scores
 from trainer.serving_form import prove_form
 
@@ -90,6 +90,7 @@ class Model:
         home = folder / self.name / version
         home.mkdir(parents=True)
         (home / MODEL).write_bytes(export_model(self.estimator, self.features, "binary"))
+        (home / TREES).write_bytes(export_trees(self.estimator, self.features, "binary"))
         (home / STATEMENT).write_text("SELECT ...")
         binned = [
             (describe_numeric if f.kind == "numeric" else describe_categorical)(f.name, self.frame[f.name].tolist())

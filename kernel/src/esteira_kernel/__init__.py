@@ -1,6 +1,6 @@
-"""What serving does for every row, in native code: sums of trees, and rows read from JSON.
+"""What serving does for every row, in native code: sums of trees.
 
-The code is Zig, compiled when the package is built by the compiler of the `ziglang` wheel; it links nothing, and Python
-calls it by ctypes without the interpreter's lock. Whatever comes from outside is checked here before an index in it is
-followed there.
+The code is Zig, compiled by the `ziglang` wheel when the package is built; it links nothing, and Python calls it by
+ctypes, without the interpreter's lock. Whatever comes from outside is checked here before an index in it is followed
+there.
 """

@@ -1,4 +1,8 @@
+//! The root of the library: what it exports to Python.
+//!
+//! Compiled with safety checks. A function that leaves them out says so, and why nothing can go wrong there.
+
 comptime {
-    _ = @import("trees.zig");
     _ = @import("rows.zig");
+    _ = @import("trees.zig");
 }

@@ -4,9 +4,6 @@ The raw score of a row, before the link (log-odds of a classifier), is the base 
 features. The trainer writes what that takes into the release as `explanation.npz`; see `trainer.export.explanation`.
 """
 
-import io
-import zipfile
-import zlib
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -14,6 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from esteira.archive import read_arrays, write_arrays
 from esteira.attribution import LinearMethod, TreeMethod
 from esteira.exceptions import ReleaseRefused
 from esteira.schema import Feature
@@ -24,12 +22,6 @@ FORMAT: Final = "1"
 
 Method = LinearMethod | TreeMethod
 METHODS: Final[dict[str, type[Method]]] = {"linear": LinearMethod, "trees": TreeMethod}
-
-_UNREADABLE: Final = (
-    *(AttributeError, EOFError, KeyError, MemoryError, OSError, OverflowError, RuntimeError, SyntaxError, TypeError),
-    *(ValueError, zipfile.BadZipFile, zlib.error),
-)
-"""What NumPy and zipfile raise for damaged bytes."""
 
 _NANS: Final = {"missing", "code_terms"}
 _INFINITIES: Final = {"low", "high"}
@@ -83,13 +75,11 @@ def to_bytes(method: Method, features: Sequence[Feature]) -> bytes:
     """Writes the file; the same content has the same bytes."""
     (name,) = (name for name, kind in METHODS.items() if isinstance(method, kind))
     arrays = {name: np.asarray(getattr(method, name)) for name in method.ARRAYS}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, format=FORMAT, method=name, features=digest(features), **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
+    return write_arrays({"format": FORMAT, "method": name, "features": digest(features), **arrays})
 
 
 def _load(data: bytes, features: Sequence[Feature]) -> Method:
-    arrays = _read(data)
+    arrays = read_arrays(data, "explanation")
     for name, value in {"format": FORMAT, "features": digest(features)}.items():
         if (found := str(arrays.pop(name, None))) != value:
             raise ReleaseRefused(f"the explanation's {name} is {found!r}, the release's {value!r}; release it again")
@@ -101,14 +91,6 @@ def _load(data: bytes, features: Sequence[Feature]) -> Method:
     if not method.fits(len(features)):
         raise ReleaseRefused("the explanation's arrays do not fit each other or the features; release it again")
     return method
-
-
-def _read(data: bytes) -> dict[str, npt.NDArray[Any]]:
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except _UNREADABLE as error:
-        raise ReleaseRefused(f"the explanation cannot be read: {error}; release it again") from error
 
 
 def _check_arrays(kind: type[Method], arrays: dict[str, npt.NDArray[Any]]) -> None:

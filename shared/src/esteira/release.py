@@ -12,6 +12,8 @@ import msgspec
 from esteira.schema import Column, Feature
 
 MODEL = "model.onnx"
+TREES = "trees.npz"
+"""Only where the learner is a sum of trees: then this serves, not `MODEL`."""
 ESTIMATOR = "model.skops"
 STATEMENT = "features.sql"
 PROFILE = "profile.json"

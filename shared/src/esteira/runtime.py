@@ -23,10 +23,11 @@ from esteira.bucket import Bucket
 from esteira.exceptions import BadInput, Conflict, PipelineInvalid, Problem, ReleaseRefused
 from esteira.explanation import Explainer, Explanation
 from esteira.profile import Profile
-from esteira.release import EXPLANATION, MANIFEST, MODEL, PROFILE, REFERENCE, Example, Release
+from esteira.release import EXPLANATION, MANIFEST, MODEL, PROFILE, REFERENCE, TREES, Example, Release
 from esteira.schema import Row, Value, check_row
-from esteira.scoring import Array, OnnxModel
+from esteira.scoring import Array, Model, OnnxModel, Task
 from esteira.sqlite_query import SqliteQuery, Undecided
+from esteira.trees import TreesModel
 
 if TYPE_CHECKING:
     from esteira.features import FeatureQuery
@@ -54,9 +55,8 @@ class ReleaseRuntime:
         self.release = _read_manifest(folder, manifest_sha256)
         for name in set(self.release.files) - SERVING_FILES_SKIPPED:
             _verify(folder / name, self.release.files[name].sha256)
-        task = "binary" if self.release.task == "classification" else "regression"
-        self.model = OnnxModel((folder / MODEL).read_bytes(), task, self.release.features)  # type: ignore[arg-type]
         self._folder = folder
+        self.model = self._load_model()
         self._lock = Lock()
         self._query: FeatureQuery | None = None
         try:
@@ -64,6 +64,13 @@ class ReleaseRuntime:
             self._smoke_test()
         except (BadInput, PipelineInvalid, Undecided) as error:
             raise ReleaseRefused(f"features.sql of release {self.release.version} does not run: {error}") from error
+
+    def _load_model(self) -> Model:
+        """What serves: the trees where the release has them, and ONNX Runtime is not even imported."""
+        task: Task = "binary" if self.release.task == "classification" else "regression"
+        if TREES in self.release.files:
+            return TreesModel((self._folder / TREES).read_bytes(), task, self.release.features)
+        return OnnxModel((self._folder / MODEL).read_bytes(), task, self.release.features)
 
     @property
     def query(self) -> "FeatureQuery":

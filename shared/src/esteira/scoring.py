@@ -1,32 +1,35 @@
 """From values to scores, the same in training and in serving.
 
-`Encoder` turns columns of plain values into the matrix that a model takes; `OnnxModel` scores it. For trees a score has
-the bits that scikit-learn gives for the same matrix: the graph holds the sum, and the link is applied here with the
-same functions, in the same order and memory layout.
+`Encoder` turns columns of plain values into the matrix that a `Model` takes; the model sums, and the link makes a score
+of the sum. `OnnxModel` takes the sums from ONNX Runtime, `esteira.trees.TreesModel` from native code. For trees a score
+has the bits that scikit-learn gives for the same matrix.
 """
 
 import hashlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from esteira.exceptions import BadInput, Problem, ReleaseRefused
+from esteira.links import Link, inverse_link
 from esteira.schema import Feature
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 Array = npt.NDArray[np.float64]
 Values = Sequence[object] | npt.NDArray[Any]
 Task = Literal["binary", "multiclass", "regression"]
-Link = Literal["identity", "log", "logit", "softmax"]
 Label = bool | int | str
 
 FORMAT: Final = "1"
-"""The format of a model's metadata; a model of another one is refused."""
+"""Of the ONNX files."""
 INPUT: Final = "features"
 OUTPUT: Final = "raw"
 
@@ -40,7 +43,7 @@ _TEXTS: Final = (str, type(None))
 
 
 class Metadata(msgspec.Struct, frozen=True):
-    """What a model says about itself, kept in the ONNX file under `esteira_<field>`."""
+    """What a model says about itself; in an ONNX file under `esteira_<field>`."""
 
     format: str
     task: Task
@@ -170,11 +173,59 @@ def _require(feature: Feature, values: list[object], types: tuple[type, ...], ex
     raise BadInput([Problem(f"rows[{row}].{feature.name}", f"is of type {found}; expected {expected}, or null")])
 
 
-class OnnxModel:
-    """A model that Esteira exported, ready to score on one thread.
+class Model(ABC):
+    """What turns a matrix into scores, and says which task and features it is for. Safe to share by threads."""
+
+    FORMAT: ClassVar[str]
+    """Of its file; a model of another one is refused."""
+
+    def __init__(self, metadata: Metadata, task: Task, features: Sequence[Feature]) -> None:
+        """Holds what a model says about itself against what the release says.
+
+        Args:
+            metadata: the model's.
+            task: what the release's pipeline does.
+            features: the release's features, in the order of the matrix.
+
+        Raises:
+            ReleaseRefused: they do not fit.
+        """
+        _check_metadata(metadata, self.FORMAT, task, features)
+        self.metadata = metadata
+        self.task: Task = task
+        self.encoder = Encoder(features)
+
+    @property
+    def classes(self) -> list[Label]:
+        """The labels in the order of the scores; a binary score is the probability of the second."""
+        return self.metadata.classes
+
+    @property
+    def outputs(self) -> int:
+        """How many sums a row has."""
+        return len(self.metadata.classes) if self.metadata.link == "softmax" else 1
+
+    @abstractmethod
+    def raw(self, matrix: Array) -> Array:
+        """Sums before the link, shape (rows, 1), or (rows, classes) for a multiclass model."""
+
+    def score(self, matrix: Array) -> Array:
+        """Scores rows of shape (rows, features), made by `encoder`.
+
+        Returns:
+            Shape (rows,): the probability of the positive class, or the value of a regression; (rows, classes) for a
+            multiclass model: probabilities in the order of `classes`.
+        """
+        return inverse_link(self.metadata.link, self.raw(matrix))
+
+
+class OnnxModel(Model):
+    """A model that Esteira exported as ONNX, ready to score on one thread.
 
     Sums on one thread keep the order of additions and with it the bits; scale with processes, not with threads.
     """
+
+    FORMAT = FORMAT
 
     def __init__(self, data: bytes, task: Task, features: Sequence[Feature]) -> None:
         """Loads the model and holds it against what the release says.
@@ -187,72 +238,22 @@ class OnnxModel:
         Raises:
             ReleaseRefused: ONNX Runtime cannot load it, or its metadata or width do not fit.
         """
-        self.task: Task = task
-        self.encoder = Encoder(features)
         self._session = _load(data)
-        self.metadata = _metadata(self._session)
-        _check_metadata(self.metadata, task, features)
-        _check_input(self._session, len(self.encoder.features))
-        _check_output(self._session, _outputs(self.metadata))
-
-    @property
-    def classes(self) -> list[Label]:
-        """The labels in the order of the scores; a binary score is the probability of the second."""
-        return self.metadata.classes
+        super().__init__(_metadata(self._session), task, features)
+        _check_input(self._session, len(features))
+        _check_output(self._session, self.outputs)
 
     def raw(self, matrix: Array) -> Array:
         """Sums before the link, shape (rows, 1), or (rows, classes) for a multiclass model."""
         if not len(matrix):
-            return np.empty((0, _outputs(self.metadata)))
+            return np.empty((0, self.outputs))
         result: Array = self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(matrix, dtype=np.float64)})[0]
         return result
 
-    def score(self, matrix: Array) -> Array:
-        """Scores rows of shape (rows, features), made by `encoder`.
 
-        Returns:
-            Shape (rows,): the probability of the positive class, or the value of a regression; (rows, classes) for a
-            multiclass model: probabilities in the order of `classes`.
-        """
-        return inverse_link(self.metadata.link, self.raw(matrix))
+def _load(data: bytes) -> "onnxruntime.InferenceSession":
+    import onnxruntime  # 25 MB and a quarter of a second that trees do without
 
-
-def inverse_link(link: Link, raw: Array) -> Array:
-    """Turns sums of shape (rows, outputs) into scores, with the bits of scikit-learn's own links."""
-    if link == "softmax":
-        return _softmax(raw)
-    sums = raw[:, 0]
-    if link == "logit":
-        return _expit(sums)
-    return np.exp(sums) if link == "log" else sums
-
-
-def _expit(sums: Array) -> Array:
-    """Has the bits of `scipy.special.expit`, which calls the C library's `exp` as `math.exp` does; NumPy's differs."""
-    exp = math.exp
-    try:
-        return np.array([1.0 / (1.0 + exp(-value)) for value in sums.tolist()])
-    except OverflowError:
-        return np.array([_expit_of(value) for value in sums.tolist()])
-
-
-def _expit_of(value: float) -> float:
-    try:
-        return 1.0 / (1.0 + math.exp(-value))
-    except OverflowError:
-        return 0.0
-
-
-def _softmax(raw: Array) -> Array:
-    """Follows scikit-learn step by step, column-major as its raw predictions are: the layout orders the sum."""
-    scores = np.array(raw, order="F")
-    scores -= np.max(scores, axis=1).reshape(-1, 1)
-    np.exp(scores, out=scores)
-    scores /= np.sum(scores, axis=1).reshape(-1, 1)
-    return scores
-
-
-def _load(data: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -265,7 +266,7 @@ def _load(data: bytes) -> onnxruntime.InferenceSession:
         raise ReleaseRefused(message) from error
 
 
-def _metadata(session: onnxruntime.InferenceSession) -> Metadata:
+def _metadata(session: "onnxruntime.InferenceSession") -> Metadata:
     stored = session.get_modelmeta().custom_metadata_map
     try:
         found = {name: msgspec.json.decode(stored[f"esteira_{name}"]) for name in Metadata.__struct_fields__}
@@ -276,8 +277,8 @@ def _metadata(session: onnxruntime.InferenceSession) -> Metadata:
         raise ReleaseRefused(f"the model's metadata is damaged: {error}; export it again") from error
 
 
-def _check_metadata(metadata: Metadata, task: Task, features: Sequence[Feature]) -> None:
-    expected = {"format": FORMAT, "task": task, "features": digest(features)}
+def _check_metadata(metadata: Metadata, known: str, task: Task, features: Sequence[Feature]) -> None:
+    expected = {"format": known, "task": task, "features": digest(features)}
     for name, value in expected.items():
         if (found := getattr(metadata, name)) != value:
             raise ReleaseRefused(f"the model's {name} is {found!r}, the release's {value!r}; release what was exported")
@@ -285,17 +286,13 @@ def _check_metadata(metadata: Metadata, task: Task, features: Sequence[Feature])
         raise ReleaseRefused(f"the model's link {metadata.link!r} does not fit the task {task!r}; export it again")
 
 
-def _check_input(session: onnxruntime.InferenceSession, width: int) -> None:
+def _check_input(session: "onnxruntime.InferenceSession", width: int) -> None:
     inputs = [(node.name, node.type, node.shape[1:]) for node in session.get_inputs()]
     if inputs != [(INPUT, "tensor(double)", [width])]:
         raise ReleaseRefused(f"the model takes {inputs}; the release has {width} float64 features in `{INPUT}`")
 
 
-def _check_output(session: onnxruntime.InferenceSession, width: int) -> None:
+def _check_output(session: "onnxruntime.InferenceSession", width: int) -> None:
     outputs = [(node.name, node.type, node.shape[1:]) for node in session.get_outputs()]
     if outputs != [(OUTPUT, "tensor(double)", [width])]:
         raise ReleaseRefused(f"the model gives {outputs}; expected {width} float64 sums in `{OUTPUT}`")
-
-
-def _outputs(metadata: Metadata) -> int:
-    return len(metadata.classes) if metadata.link == "softmax" else 1

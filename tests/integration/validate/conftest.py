@@ -21,7 +21,6 @@ from esteira.events import Message, PredictionsServed, decode
 from esteira.pipeline import LoadedPipeline, load_pipeline
 from esteira.release import Pointer, Release, pointer_path, release_path
 from esteira.samples import Sample, SampledPrediction, sample_path
-from esteira.scoring import OnnxModel
 from esteira.statement import compile_statement
 from esteira_cli.stack.bucket import create as create_bucket
 from etl.manifests import next_manifest
@@ -37,7 +36,7 @@ from predictor.sampling import Sampler
 from predictor.serving import Servings
 from trainer.data import read_local_data
 from trainer.examples import find_examples
-from trainer.export import export_model
+from trainer.exporting import export_proved
 from trainer.fit import MODEL_TASK, fit_candidates, make_matrices
 from trainer.releasing import Origin, pack, upload
 from trainer.rows import DatasetVersion, TrainingRun
@@ -245,11 +244,11 @@ def _train(bucket: Bucket, pipeline: LoadedPipeline, manifest: Manifest, folder:
         mlflow_run_id="none",
     )
     examples = find_examples(pipeline, _csv(0, 50), data.frame)
-    model = export_model(best.estimator, matrices.features, MODEL_TASK[pipeline.spec.task])
-    assert OnnxModel(model, "binary", matrices.features)
+    exported = export_proved(best.estimator, matrices, MODEL_TASK[pipeline.spec.task], pipeline.spec.training.seed)
+    assert exported.trees is not None
     home = folder / "release"
     home.mkdir()
-    packed = pack(home, origin, data, matrices, best, model, examples, [])
+    packed = pack(home, origin, data, matrices, best, exported, examples, [])
     upload(bucket, packed)
     return packed.release, packed.sha256
 

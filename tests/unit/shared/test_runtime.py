@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -6,9 +8,11 @@ import pytest
 
 from esteira.bucket import Bucket
 from esteira.exceptions import BadInput, ReleaseRefused
-from esteira.release import EXPLANATION, MANIFEST, MODEL, FeatureForm, File, Release
+from esteira.release import EXPLANATION, MANIFEST, MODEL, TREES, FeatureForm, File, Release
 from esteira.runtime import ReleaseRuntime, fetch_release
 from esteira.schema import check_row
+from esteira.scoring import OnnxModel
+from esteira.trees import TreesModel
 from releases import BuiltRelease, build_release, raw_rows, write_manifest
 
 
@@ -27,7 +31,7 @@ def test_scores_have_the_bits_of_scikit_learn(tmp_path: Path, task: str) -> None
     assert runtime.profile().rows == 400
 
 
-@pytest.mark.parametrize("name", [MODEL, EXPLANATION, "reference/towns.parquet", "profile.json", MANIFEST])
+@pytest.mark.parametrize("name", [MODEL, TREES, EXPLANATION, "reference/towns.parquet", "profile.json", MANIFEST])
 def test_a_changed_file_is_refused(built: BuiltRelease, name: str) -> None:
     with (built.folder / name).open("ab") as file:
         file.write(b" ")
@@ -35,11 +39,39 @@ def test_a_changed_file_is_refused(built: BuiltRelease, name: str) -> None:
         ReleaseRuntime(built.folder, built.sha256)
 
 
-@pytest.mark.parametrize("name", [MODEL, MANIFEST])
+@pytest.mark.parametrize("name", [MODEL, TREES, MANIFEST])
 def test_a_missing_file_is_refused(built: BuiltRelease, name: str) -> None:
     (built.folder / name).unlink()
     with pytest.raises(ReleaseRefused, match="lacks"):
         ReleaseRuntime(built.folder, built.sha256)
+
+
+def test_trees_serve_where_the_release_has_them_and_onnx_runtime_else(built: BuiltRelease) -> None:
+    rows = [tuple(check_row(built.release.columns, row, "row")[0].values()) for row in raw_rows(60, seed=9)]
+    trees = ReleaseRuntime(built.folder)
+    write_manifest(built.folder, _without(built.release, TREES))
+    onnx = ReleaseRuntime(built.folder)
+    assert (type(trees.model), type(onnx.model)) == (TreesModel, OnnxModel)
+    features = trees.feature_rows(rows)
+    assert trees.score_rows(features).tolist() == onnx.score_rows(features).tolist()
+
+
+def test_onnx_runtime_is_not_imported_for_trees(built: BuiltRelease) -> None:
+    script = (
+        "import sys; from pathlib import Path; from esteira.runtime import ReleaseRuntime\n"
+        "ReleaseRuntime(Path(sys.argv[1])); print('onnxruntime' in sys.modules)"
+    )
+    command = [sys.executable, "-c", script, str(built.folder)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+def test_trees_of_another_model_are_refused(built: BuiltRelease, tmp_path: Path) -> None:
+    other = build_release(tmp_path / "other", task="regression")
+    (built.folder / TREES).write_bytes((other.folder / TREES).read_bytes())
+    files = {**built.release.files, TREES: other.release.files[TREES]}
+    write_manifest(built.folder, _changed(built.release, files=files))
+    with pytest.raises(ReleaseRefused, match="task is 'regression'"):
+        ReleaseRuntime(built.folder)
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
@@ -55,8 +87,7 @@ def test_explanations_sum_to_the_raw_scores(tmp_path: Path, task: str) -> None:
 
 
 def test_a_release_without_explanations_scores_and_says_so(built: BuiltRelease) -> None:
-    files = {name: file for name, file in built.release.files.items() if name != EXPLANATION}
-    write_manifest(built.folder, _changed(built.release, files=files))
+    write_manifest(built.folder, _without(built.release, EXPLANATION))
     runtime = ReleaseRuntime(built.folder)
     with pytest.raises(BadInput, match="release v1 carries no explanations"):
         runtime.explain_rows(np.zeros((1, 4)))
@@ -77,6 +108,10 @@ def _form(release: Release, old: str, new: str) -> FeatureForm:
 
 def _changed(release: Release, **changes: object) -> Release:
     return msgspec.structs.replace(release, **changes)
+
+
+def _without(release: Release, name: str) -> Release:
+    return _changed(release, files={other: file for other, file in release.files.items() if other != name})
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from esteira.schema import Feature
-from esteira.scoring import Array, OnnxModel, Task
-from trainer.export import NotExportable, check_parity, export_model, stress_rows
+from esteira.scoring import Array, Model, OnnxModel, Task
+from esteira.trees import TreesModel
+from trainer.export import NotExportable, NotSummable, check_parity, export_model, export_trees, stress_rows
+from trainer.export.leaves import MAX_CODED_WORDS
 from trainer.learners import build_pipeline, encode_frame, fit, learn_features, predict_scores
 
 KINDS = {
@@ -30,18 +35,21 @@ def _fit(features: list[Feature], matrix: Array, target: Any, task: Task, **para
     return fit(build_pipeline("hist_gradient_boosting", features, task, params), features, matrix, target)
 
 
-def _load(estimator: Any, features: list[Feature], task: Task) -> OnnxModel:
-    return OnnxModel(export_model(estimator, features, task), task, features)
+def _load(estimator: Any, features: list[Feature], task: Task) -> list[Model]:
+    """Both forms of the estimator."""
+    onnx = OnnxModel(export_model(estimator, features, task), task, features)
+    return [onnx, TreesModel(export_trees(estimator, features, task), task, features)]
 
 
-def _assert_bit_equal(estimator: Any, features: list[Feature], matrix: Array, task: Task) -> OnnxModel:
-    model = _load(estimator, features, task)
+def _assert_bit_equal(estimator: Any, features: list[Feature], matrix: Array, task: Task) -> list[Model]:
+    models = _load(estimator, features, task)
     for rows in (matrix, stress_rows(matrix, features, 0, estimator)):
-        parity = check_parity(estimator, model, rows)
-        assert parity.rows == len(rows)
-        assert (parity.bit_equal, parity.max_abs_difference, parity.decisions_changed) == (True, 0.0, 0)
-        assert parity.passed
-    return model
+        for model in models:
+            parity = check_parity(estimator, model, rows)
+            assert parity.rows == len(rows)
+            assert (parity.bit_equal, parity.max_abs_difference, parity.decisions_changed) == (True, 0.0, 0)
+            assert parity.passed
+    return models
 
 
 def _numeric(names: Any) -> list[Feature]:
@@ -65,35 +73,37 @@ def _flights_model(frame: pd.DataFrame) -> tuple[Any, list[Feature], Array]:
 def test_flights_score_bit_equal_in_any_batch(flights: pd.DataFrame) -> None:
     estimator, features, _ = _flights_model(flights[:4000])
     matrix = encode_frame(features, flights[4000:7000])
-    model = _assert_bit_equal(estimator, features, matrix, "binary")
     expected = predict_scores(estimator, matrix, "binary")
-    for size in (1, 7, 1000):
-        rows = min(len(matrix), 200 * size)
-        batches = [model.score(matrix[start : start + size]) for start in range(0, rows, size)]
-        assert np.concatenate(batches)[:rows].tobytes() == expected[: sum(map(len, batches))].tobytes()
+    for model in _assert_bit_equal(estimator, features, matrix, "binary"):
+        for size in (1, 7, 1000):
+            rows = min(len(matrix), 200 * size)
+            batches = [model.score(matrix[start : start + size]) for start in range(0, rows, size)]
+            assert np.concatenate(batches)[:rows].tobytes() == expected[: sum(map(len, batches))].tobytes()
 
 
 def test_65000_flights_score_bit_equal(flights: pd.DataFrame) -> None:
     estimator, features, _ = _flights_model(flights[:20_000])
     matrix = encode_frame(features, flights[20_000:85_470])
-    parity = check_parity(estimator, _load(estimator, features, "binary"), matrix)
-    assert (parity.rows, parity.bit_equal, parity.decisions_changed) == (65_470, True, 0)
+    for model in _load(estimator, features, "binary"):
+        parity = check_parity(estimator, model, matrix)
+        assert (parity.rows, parity.bit_equal, parity.decisions_changed) == (65_470, True, 0)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_scikit_learn_scores_alike_on_any_number_of_threads(flights: pd.DataFrame, threads: int) -> None:
     estimator, features, matrix = _flights_model(flights[:2000])
-    model = _load(estimator, features, "binary")
+    models = _load(estimator, features, "binary")
     with threadpool_limits(threads):
-        assert check_parity(estimator, model, matrix).bit_equal
+        assert all(check_parity(estimator, model, matrix).bit_equal for model in models)
 
 
 def test_three_classes_score_bit_equal_in_any_batch() -> None:
     data = load_wine()
     features = _numeric(data.feature_names)
-    model = _assert_bit_equal(_fit(features, data.data, data.target, "multiclass"), features, data.data, "multiclass")
-    assert model.classes == [0, 1, 2]
-    assert model.score(data.data[:1]).shape == (1, 3)
+    estimator = _fit(features, data.data, data.target, "multiclass")
+    for model in _assert_bit_equal(estimator, features, data.data, "multiclass"):
+        assert model.classes == [0, 1, 2]
+        assert model.score(data.data[:1]).shape == (1, 3)
 
 
 @pytest.mark.parametrize("rows", [1, 7, 300])
@@ -101,7 +111,8 @@ def test_many_classes_score_bit_equal_in_any_batch(rows: int) -> None:
     generator = np.random.default_rng(1)
     matrix, features = generator.normal(size=(300, 3)), _numeric("abc")
     estimator = _fit(features, matrix, generator.integers(0, 11, 300), "multiclass", max_iter=5)
-    assert check_parity(estimator, _load(estimator, features, "multiclass"), matrix[:rows]).bit_equal
+    models = _load(estimator, features, "multiclass")
+    assert all(check_parity(estimator, model, matrix[:rows]).bit_equal for model in models)
 
 
 def test_class_names_are_kept_in_the_order_of_the_scores() -> None:
@@ -109,8 +120,8 @@ def test_class_names_are_kept_in_the_order_of_the_scores() -> None:
     features = _numeric(data.feature_names)
     names = np.array(["red", "green", "blue"])[data.target]
     estimator = _fit(features, data.data, names, "multiclass", max_iter=5)
-    model = _assert_bit_equal(estimator, features, data.data, "multiclass")
-    assert model.classes == ["blue", "green", "red"]
+    models = _assert_bit_equal(estimator, features, data.data, "multiclass")
+    assert [model.classes for model in models] == [["blue", "green", "red"]] * 2
 
 
 @pytest.mark.parametrize("loss", ["squared_error", "absolute_error", "poisson", "gamma"])
@@ -135,6 +146,7 @@ def test_quantile_regression_is_bit_equal() -> None:
         {"max_iter": 1, "min_samples_leaf": 1000},
         {"early_stopping": True, "n_iter_no_change": 2},
         {"max_leaf_nodes": None, "max_depth": None, "min_samples_leaf": 1, "max_iter": 20},
+        *({"max_leaf_nodes": leaves, "min_samples_leaf": 1, "max_iter": 3} for leaves in (2, 31, 32, 33, 64, 65)),
         {"monotonic_cst": [1] * 30, "interaction_cst": "pairwise", "max_iter": 10},
     ],
 )
@@ -171,10 +183,10 @@ def test_codes_that_training_did_not_see_count_as_missing() -> None:
     features = [Feature("c", "categorical", list("abcdefgh"))]
     matrix = generator.choice([1.0, 3.0, 6.0, np.nan], (2000, 1))
     target = (np.isnan(matrix[:, 0]) | (matrix[:, 0] == 3.0)).astype(int)
-    model = _assert_bit_equal(_fit(features, matrix, target, "binary"), features, matrix, "binary")
-    scores = model.score(np.array([[np.nan], [0.0], [2.0], [7.0]]))
-    assert len(set(scores.tolist())) == 1
-    assert scores[0] > 0.5
+    for model in _assert_bit_equal(_fit(features, matrix, target, "binary"), features, matrix, "binary"):
+        scores = model.score(np.array([[np.nan], [0.0], [2.0], [7.0]]))
+        assert len(set(scores.tolist())) == 1
+        assert scores[0] > 0.5
 
 
 def test_columns_without_a_value_or_with_one_value_are_bit_equal() -> None:
@@ -207,6 +219,65 @@ def test_random_tables_with_missing_values_and_categories_are_bit_equal(data: st
     _assert_bit_equal(estimator, features, matrix, task)
 
 
+def test_categories_that_are_split_as_numbers_are_bit_equal() -> None:
+    generator = np.random.default_rng(0)
+    features = [Feature("c", "categorical", list("abcdefgh")), Feature("n", "numeric")]
+    matrix = np.column_stack([generator.integers(0, 8, 2000).astype(float), generator.normal(size=2000)])
+    matrix[generator.random(matrix.shape) < 0.1] = np.nan
+    target = (np.nan_to_num(matrix[:, 0], nan=9.0) + matrix[:, 1] > 4).astype(int)
+    estimator = HistGradientBoostingClassifier(max_iter=20).fit(matrix, target)
+    _assert_bit_equal(estimator, features, matrix, "binary")
+
+
+def test_a_split_between_missing_values_and_all_numbers_is_bit_equal() -> None:
+    generator = np.random.default_rng(0)
+    matrix = generator.normal(size=(1000, 1))
+    matrix[::3] = np.nan
+    estimator = _fit(_numeric("a"), matrix, np.isnan(matrix[:, 0]).astype(int), "binary", max_iter=3)
+    nodes = np.concatenate([tree.nodes for (tree,) in estimator._predictors])
+    assert np.isinf(nodes["num_threshold"]).any()
+    _assert_bit_equal(estimator, _numeric("a"), matrix, "binary")
+
+
+def test_numbers_up_to_the_largest_are_bit_equal() -> None:
+    matrix = np.geomspace(1e-300, 1e308, 600)[:, None] * np.tile([1.0, -1.0], 300)[:, None]
+    estimator = _fit(_numeric("a"), matrix, np.arange(600) // 7 % 2, "binary", max_iter=10, min_samples_leaf=2)
+    _assert_bit_equal(estimator, _numeric("a"), matrix, "binary")
+
+
+def test_more_features_than_the_kernel_gathers_at_once_are_bit_equal() -> None:
+    generator = np.random.default_rng(0)
+    matrix, features = generator.normal(size=(600, 150)), _numeric(range(150))
+    estimator = _fit(features, matrix, (matrix[:, 60:70].sum(axis=1) > 0).astype(int), "binary", max_iter=60)
+    _assert_bit_equal(estimator, features, matrix, "binary")
+
+
+@pytest.mark.parametrize("learner", ["linear", "behind a transformer"])
+def test_what_is_no_sum_of_trees_on_the_matrix_is_not_summed(learner: str) -> None:
+    generator = np.random.default_rng(0)
+    matrix, features = generator.normal(size=(200, 2)), _numeric("ab")
+    unfitted = (
+        build_pipeline("linear", features, "binary", {})
+        if learner == "linear"
+        else make_pipeline(StandardScaler(), HistGradientBoostingClassifier(max_iter=2))
+    )
+    estimator = fit(unfitted, features, matrix, (matrix[:, 0] > 0).astype(int))
+    with pytest.raises(NotSummable, match="only histogram boosting that reads the matrix itself"):
+        export_trees(estimator, features, "binary")
+
+
+def test_tables_that_would_fill_the_memory_are_not_made() -> None:
+    generator = np.random.default_rng(0)
+    categories = [f"{code:03}" for code in range(250)]
+    features = [Feature(f"c{at}", "categorical", categories) for at in range(20)]
+    matrix = generator.integers(0, 250, (400, 20)).astype(float)
+    target = generator.integers(0, 30, 400)
+    estimator = _fit(features, matrix, target, "multiclass", max_iter=30, max_leaf_nodes=2)
+    assert MAX_CODED_WORDS < 20 * 252 * 30 * 30
+    with pytest.raises(NotSummable, match="too many for tables"):
+        export_trees(estimator, features, "multiclass")
+
+
 def test_a_category_that_the_pipeline_calls_a_number_is_not_exportable() -> None:
     matrix = np.random.default_rng(0).integers(0, 5, (100, 1)).astype(float)
     estimator = _fit([Feature("c", "categorical", list("abcde"))], matrix, matrix[:, 0] > 2, "binary")
@@ -226,3 +297,4 @@ def test_the_same_model_is_written_with_the_same_bytes() -> None:
     features = _numeric(data.feature_names)
     estimator = _fit(features, data.data, data.target, "multiclass", max_iter=5)
     assert export_model(estimator, features, "multiclass") == export_model(estimator, features, "multiclass")
+    assert export_trees(estimator, features, "multiclass") == export_trees(estimator, features, "multiclass")

@@ -8,7 +8,7 @@ import msgspec
 
 from esteira.exceptions import EsteiraError
 
-CODE = ("services/trainer/", "services/etl/", "shared/src/")
+CODE = ("services/trainer/", "services/etl/", "shared/src/", "kernel/src/")
 """What makes datasets and models, beside the pipelines' own folders."""
 MAIN = ("origin/main", "main")
 NEW_BRANCH = "0" * 40

@@ -155,6 +155,17 @@ def unexportable_gate(reason: str) -> Gate:
     return Gate(name="parity", value=None, threshold=None, passed=False, detail=reason)
 
 
+def trees_gate(parity: Parity) -> Gate:
+    """Native code sums the trees as scikit-learn does."""
+    detail = f"{parity.rows} rows, bit-equal"
+    return Gate(name="trees", value=parity.max_abs_difference, threshold=0.0, passed=parity.passed, detail=detail)
+
+
+def unsummed_gate(reason: str) -> Gate:
+    """ONNX Runtime serves the release, slower."""
+    return Gate(name="trees", value=None, threshold=None, passed=True, detail=f"left out: {reason}")
+
+
 def explanation_gate(additivity: Additivity) -> Gate:
     """Explanations sum to the scores that they explain."""
     detail = f"{additivity.rows} rows, base and contributions beside raw scores"

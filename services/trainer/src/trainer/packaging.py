@@ -16,7 +16,7 @@ import skops.io
 from esteira.features import create_references
 from esteira.pipeline import LoadedPipeline
 from esteira.profile import SCORE, Profile, describe_categorical, describe_numeric
-from esteira.release import ESTIMATOR, EXPLANATION, MANIFEST, MODEL, PROFILE, STATEMENT, File, Release
+from esteira.release import ESTIMATOR, EXPLANATION, MANIFEST, MODEL, PROFILE, STATEMENT, TREES, File, Release
 from esteira.runtime import ReleaseRuntime
 from esteira.schema import Feature, check_row, quote
 from esteira.scoring import Array
@@ -25,9 +25,11 @@ PROFILED_ROWS = 100_000
 TIMED_ROWS = 30
 
 
-def write_model(folder: Path, model: bytes, estimator: Any) -> None:
-    """Writes the model to serve, and the estimator to look into."""
+def write_model(folder: Path, model: bytes, trees: bytes | None, estimator: Any) -> None:
+    """Writes the model to serve, in one form or two, and the estimator to look into."""
     (folder / MODEL).write_bytes(model)
+    if trees is not None:
+        (folder / TREES).write_bytes(trees)
     (folder / ESTIMATOR).write_bytes(skops.io.dumps(estimator))
 
 

@@ -19,6 +19,7 @@ from trainer import gates, packaging
 from trainer.data import Data
 from trainer.examples import Examples
 from trainer.explaining import explain_model
+from trainer.exporting import Exported
 from trainer.fit import MODEL_TASK, Candidate, Matrices
 from trainer.learners import encode_frame, predict_scores
 from trainer.rows import DatasetVersion, TrainingRun
@@ -58,20 +59,20 @@ def pack(
     data: Data,
     matrices: Matrices,
     best: Candidate,
-    model: bytes,
+    exported: Exported,
     examples: Examples,
     passed: Sequence[Gate],
 ) -> Packed:
     """Writes the release's folder, loads it as the predictor will, and adds what that shows to its gates."""
-    packaging.write_model(folder, model, best.estimator)
-    explained = _explain(folder, origin, matrices, best, model)
+    packaging.write_model(folder, exported.model, exported.trees, best.estimator)
+    explained = _explain(folder, origin, matrices, best, exported.model)
     reference = packaging.write_statement(folder, origin.pipeline)
     packaging.write_profile(folder, matrices.features, data.frame, best.scores)
     form = write_form(folder, origin.pipeline, origin.statement, origin.manifest)
     release = _describe(origin, matrices, best, examples, reference, folder)
     release = msgspec.structs.replace(release, form=prove_form(folder, release, form))
     packaging.write_manifest(folder, release)
-    judged = [*passed, explained, gates.size_gate(packaging.serving_size(release)), *_try(folder)]
+    judged = [*passed, *exported.gates, explained, gates.size_gate(packaging.serving_size(release)), *_try(folder)]
     release = msgspec.structs.replace(release, gates=judged)
     return Packed(release, folder, packaging.write_manifest(folder, release))
 

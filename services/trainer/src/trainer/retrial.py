@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pandas as pd
 
 import trainer
@@ -21,14 +20,15 @@ from esteira.pipeline import LoadedPipeline, load_pipeline
 from esteira.promotions import PromotedRelease
 from esteira.release import MANIFEST, Gate, Release
 from esteira.runtime import ReleaseRuntime
-from esteira.scoring import Array, OnnxModel
+from esteira.scoring import Array
 from esteira.statement import Statement, compile_statement
 from trainer import gates
 from trainer.challenge import Defender, Judgement, judge, why_incomparable
 from trainer.compare import SliceDifference
 from trainer.data import Data, read_local_data
 from trainer.evaluate import MAIN_METRIC, evaluate
-from trainer.export import NotExportable, check_parity, export_model, stress_rows
+from trainer.export import NotExportable
+from trainer.exporting import export_proved
 from trainer.fit import MODEL_TASK, Candidate, Matrices, fit_candidates, make_matrices
 from trainer.learners import encode_frame
 
@@ -137,17 +137,14 @@ class Retrial:
         own = [gates.leakage_gate(spec.task, matrices), gates.baseline_gate(spec.task, best.metrics, spec.gates)]
         if spec.task == "classification":
             own.append(gates.calibration_gate(best.metrics, spec.gates))
-        return [*own, self._parity_gate(matrices, best)]
+        return [*own, *self._export_gates(matrices, best)]
 
-    def _parity_gate(self, matrices: Matrices, best: Candidate) -> Gate:
+    def _export_gates(self, matrices: Matrices, best: Candidate) -> list[Gate]:
         task = MODEL_TASK[self._pipeline.spec.task]
         try:
-            model = export_model(best.estimator, matrices.features, task)
+            return export_proved(best.estimator, matrices, task, self._pipeline.spec.training.seed).gates
         except NotExportable as error:
-            return gates.unexportable_gate(str(error))
-        seed = self._pipeline.spec.training.seed
-        rows = np.concatenate([matrices.test, stress_rows(matrices.test, matrices.features, seed, best.estimator)])
-        return gates.parity_gate(check_parity(best.estimator, OnnxModel(model, task, matrices.features), rows))
+            return [gates.unexportable_gate(str(error))]
 
     def _judge(self, best: Candidate) -> tuple[Judgement, int]:
         """Compares on the held-out rows that both datasets have, each model on the features that it knows."""

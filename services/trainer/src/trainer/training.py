@@ -18,13 +18,13 @@ from esteira.leases import Lease
 from esteira.pipeline import LoadedPipeline
 from esteira.promotions import find_standing
 from esteira.release import Gate, release_path
-from esteira.scoring import OnnxModel
 from esteira.statement import Statement, compile_statement
 from trainer import gates, repository
 from trainer.challenge import Defender, Judgement, first_share, judge, score_champion
 from trainer.data import Data, read_data, read_manifest
 from trainer.examples import Examples, find_examples
-from trainer.export import NotExportable, check_parity, export_model, stress_rows
+from trainer.export import NotExportable
+from trainer.exporting import export_proved
 from trainer.fit import MODEL_TASK, Candidate, Matrices, fit_candidates, make_matrices
 from trainer.record import Attempt, log_attempt
 from trainer.releasing import Origin, Packed, pack, upload
@@ -276,15 +276,11 @@ class Training:
         self._check()
         task = MODEL_TASK[self._pipeline.spec.task]
         try:
-            model = export_model(best.estimator, matrices.features, task)
+            exported = export_proved(best.estimator, matrices, task, self._pipeline.spec.training.seed)
         except NotExportable as error:
             return [*judged, gates.unexportable_gate(str(error))]
-        seed = self._pipeline.spec.training.seed
-        rows = np.concatenate([matrices.test, stress_rows(matrices.test, matrices.features, seed, best.estimator)])
-        parity = check_parity(best.estimator, OnnxModel(model, task, matrices.features), rows)
-        judged = [*judged, gates.parity_gate(parity)]
         folder.mkdir()
-        return pack(folder, origin, data, matrices, best, model, self._examples(data), judged)
+        return pack(folder, origin, data, matrices, best, exported, self._examples(data), judged)
 
     def _examples(self, data: Data) -> Examples:
         with Session(self._workshop.engine) as session:

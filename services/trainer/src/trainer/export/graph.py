@@ -29,6 +29,13 @@ class NotExportable(PermanentError):
         self.estimator = name
 
 
+class NotSummable(PermanentError):
+    """Native code does not sum the estimator; ONNX Runtime may serve it."""
+
+    def __init__(self, estimator: object, reason: str) -> None:
+        super().__init__(f"{type(estimator).__name__} is not summed by native code: {reason}")
+
+
 class NotExplainable(PermanentError):
     """The scores of the estimator cannot be taken apart here."""
 

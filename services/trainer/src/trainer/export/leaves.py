@@ -1,22 +1,27 @@
-"""Histogram gradient boosting as the arrays of `esteira.trees`: for each split, the leaves that its "false" takes away."""
+"""Histogram gradient boosting as the arrays of `esteira_kernel`: what the "false" of each split takes away."""
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 
-from esteira.scoring import Metadata
 from esteira.schema import Feature
-from esteira.trees import WORD_BITS, TreeArrays, to_bytes
+from esteira.scoring import Task
+from esteira.trees import FORMAT, to_bytes
+from esteira_kernel.arrays import WORD_BITS, Arrays
+from trainer.export.graph import NotSummable
+from trainer.export.model import BOOSTERS, describe, split_steps
 from trainer.export.trees import LESS_OR_EQUAL, Column, Split, baseline_of, read_columns, read_split, weigh
 
-MAX_WORDS: Final = 1 << 22
-"""Of the tables of categories and missing values together: 32 MB."""
+MAX_CODED_WORDS: Final = 1 << 22
+"""Of the tables of categories and missing values together: 16 MB in a predictor's memory."""
+_ALL: Final = 2**WORD_BITS - 1
 
 
 class Removal(msgspec.Struct, frozen=True):
-    """What an inner node does: "false" leaves none of the leaves `first` to `last` of its tree's true side."""
+    """What an inner node does: "false" takes the leaves of its true side away, `first` up to `last`, exclusive."""
 
     split: Split
     tree: int
@@ -24,93 +29,132 @@ class Removal(msgspec.Struct, frozen=True):
     last: int
 
 
-class Layout:
-    """Trees as they are gathered, leaves from left to right."""
+class Forest:
+    """Trees as they are gathered, the leaves of each from left to right."""
 
     def __init__(self) -> None:
+        self.leaves: list[list[float]] = []
         self.removals: list[Removal] = []
-        self.tree_leaves: list[list[float]] = []
 
     def add_tree(self, predictor: Any, columns: Sequence[Column], baseline: float | None) -> None:
         """Adds one fitted tree; `baseline` is added to its leaves, as the first addition."""
-        nodes, leaves = predictor.nodes, []
-        open_nodes: list[tuple[int, int | None]] = [(0, None)]  # node, and where the leaves of its true side began
-        while open_nodes:
-            at, first = open_nodes.pop()
+        nodes, leaves = predictor.nodes, list[float]()
+        waiting: list[tuple[int, int | None]] = [(0, None)]  # a node; and once its true side is done, its first leaf
+        while waiting:
+            at, first = waiting.pop()
             node = nodes[at]
             if node["is_leaf"]:
                 leaves.append(weigh(node, baseline))
             elif first is None:
-                open_nodes += [(int(node["right"]), None), (at, len(leaves)), (int(node["left"]), None)]
+                waiting += [(int(node["right"]), None), (at, len(leaves)), (int(node["left"]), None)]
             else:
                 split = read_split(node, columns, predictor.raw_left_cat_bitsets)
-                self.removals.append(Removal(split, len(self.tree_leaves), first, len(leaves)))
-        self.tree_leaves.append(leaves)
+                self.removals.append(Removal(split, len(self.leaves), first, len(leaves)))
+        self.leaves.append(leaves)
+
+    def words(self) -> list[int]:
+        """The first word of each tree, and their number at the end."""
+        return list(accumulate((-(-len(leaves) // WORD_BITS) for leaves in self.leaves), initial=0))
 
 
-def export_trees(booster: Any, features: Sequence[Feature], metadata: Metadata) -> bytes:
-    """Writes the `trees.npz` of a fitted `HistGradientBoosting*` that reads the matrix itself.
+def export_trees(estimator: Any, features: Sequence[Feature], task: Task) -> bytes:
+    """Writes the `trees.npz` of a fitted estimator that `export_model` can export.
+
+    Args:
+        estimator: fitted on the matrix of `features`.
+        features: the matrix's columns, in order.
+        task: what the estimator was fitted for.
 
     Raises:
-        NotExportable: as `trainer.export.trees.add_booster`.
+        NotSummable: it is no histogram boosting that reads the matrix itself, or too large.
+        NotExportable: as `export_model`.
     """
+    steps, booster = split_steps(estimator)
+    if steps or type(booster) not in BOOSTERS:
+        raise NotSummable(estimator, "only histogram boosting that reads the matrix itself is a sum of trees")
     columns, baseline = read_columns(booster, features), baseline_of(booster)
-    layout = Layout()
+    forest = Forest()
     for iteration, predictors in enumerate(booster._predictors):
         for output, predictor in enumerate(predictors):
-            layout.add_tree(predictor, columns, float(baseline[output]) if iteration == 0 else None)
-    return to_bytes(_arrays(layout, features, len(baseline)), metadata)
+            forest.add_tree(predictor, columns, float(baseline[output]) if iteration == 0 else None)
+    if _table_rows(features) * forest.words()[-1] > MAX_CODED_WORDS:
+        raise NotSummable(booster, "its trees and categories are too many for tables; grow fewer")
+    return to_bytes(_arrays(forest, features, len(baseline)), describe(booster, features, task, FORMAT))
 
 
-def _arrays(layout: Layout, features: Sequence[Feature], outputs: int) -> TreeArrays:
-    counts = [len(leaves) for leaves in layout.tree_leaves]
-    words = [-(-count // WORD_BITS) for count in counts]
-    tree_start = np.cumsum([0, *words])
-    first_leaf = np.cumsum([0, *counts])
-    numbers: list[list[tuple[float, int, int]]] = [[] for _ in features]
-    tables = [_blank(feature, int(tree_start[-1])) for feature in features]
-    for removal in layout.removals:
-        split = removal.split
-        for word, mask in _masks(removal.first, removal.last, int(tree_start[removal.tree])):
-            if split.mode == LESS_OR_EQUAL and features[split.feature].kind == "numeric":
-                numbers[split.feature].append((split.threshold, word, mask))
-            tables[split.feature][_false_rows(split, features[split.feature]), word] &= np.uint32(mask)
-    ordered = [sorted(entries) for entries in numbers]
-    flat = [entry for entries in ordered for entry in entries]
-    return TreeArrays(
-        threshold_start=np.cumsum([0, *map(len, ordered)]).astype(np.uint32),
-        coded_start=np.cumsum([0, *map(len, tables)]).astype(np.uint32),
-        threshold=np.array([threshold for threshold, _, _ in flat], dtype=np.float64),
-        word=np.array([word for _, word, _ in flat], dtype=np.uint32),
-        mask=np.array([mask for _, _, mask in flat], dtype=np.uint32),
-        coded=np.concatenate(tables),
-        tree_start=tree_start.astype(np.uint32),
-        word_leaf=np.array(
-            [first + WORD_BITS * at for first, count in zip(first_leaf, words, strict=False) for at in range(count)],
-            dtype=np.uint32,
-        ),
-        leaf=np.array([leaf for leaves in layout.tree_leaves for leaf in leaves], dtype=np.float64),
-        outputs=np.array(outputs, dtype=np.uint32),
-    )
+def _arrays(forest: Forest, features: Sequence[Feature], outputs: int) -> Arrays:
+    return {
+        **_thresholds(forest, features),
+        **_tables(forest, features),
+        **_leaves(forest),
+        "outputs": np.array(outputs, dtype=np.uint32),
+    }
 
 
-def _blank(feature: Feature, words: int) -> Any:
-    rows = 1 if feature.kind == "numeric" else len(feature.categories) + 2
-    return np.full((rows, words), 2**WORD_BITS - 1, dtype=np.uint32)
+def _thresholds(forest: Forest, features: Sequence[Feature]) -> Arrays:
+    """What numbers take away, in the order of the thresholds of each feature."""
+    found: list[list[tuple[float, int, int]]] = [[] for _ in features]
+    for removal, word, mask in _masks(forest):
+        if features[removal.split.feature].kind == "numeric":
+            found[removal.split.feature].append((removal.split.threshold, word, mask))
+    ordered = [entry for entries in found for entry in sorted(entries)]
+    return {
+        "threshold_start": _starts(map(len, found)),
+        "threshold": np.array([threshold for threshold, _, _ in ordered], dtype=np.float64),
+        "word": np.array([word for _, word, _ in ordered], dtype=np.uint32),
+        "mask": np.array([mask for _, _, mask in ordered], dtype=np.uint32),
+    }
 
 
-def _masks(first: int, last: int, word: int) -> Iterator[tuple[int, int]]:
-    """The words that hold the leaves `first` to `last`, each with all other leaves kept."""
-    for at in range(first // WORD_BITS, -(-last // WORD_BITS)):
-        low, high = max(first - at * WORD_BITS, 0), min(last - at * WORD_BITS, WORD_BITS)
-        yield word + at, (2**WORD_BITS - 1) ^ ((2**high - 1) ^ (2**low - 1))
+def _tables(forest: Forest, features: Sequence[Feature]) -> Arrays:
+    """What codes of categories and missing values leave."""
+    words = forest.words()[-1]
+    tables = [np.full((_rows(feature), words), _ALL, dtype=np.uint32) for feature in features]
+    for removal, word, mask in _masks(forest):
+        feature = removal.split.feature
+        tables[feature][_false_rows(removal.split, features[feature]), word] &= np.uint32(mask)
+    coded = np.concatenate(tables) if tables else np.empty((0, words), dtype=np.uint32)
+    return {"coded_start": _starts(map(len, tables)), "coded": coded}
+
+
+def _leaves(forest: Forest) -> Arrays:
+    firsts = accumulate(map(len, forest.leaves), initial=0)
+    inside = [range(first, last, WORD_BITS) for first, last in pairwise(firsts)]
+    return {
+        "tree_start": np.array(forest.words(), dtype=np.uint32),
+        "word_leaf": np.array([leaf for leaves in inside for leaf in leaves], dtype=np.uint32),
+        "leaf": np.array([leaf for leaves in forest.leaves for leaf in leaves], dtype=np.float64),
+    }
+
+
+def _masks(forest: Forest) -> Iterator[tuple[Removal, int, int]]:
+    """Gives each removal with the words that it changes, and what it keeps of each."""
+    words = forest.words()
+    for removal in forest.removals:
+        for at in range(removal.first // WORD_BITS, -(-removal.last // WORD_BITS)):
+            low = max(removal.first - at * WORD_BITS, 0)
+            high = min(removal.last - at * WORD_BITS, WORD_BITS)
+            yield removal, words[removal.tree] + at, _ALL ^ (2**high - 2**low)
+
+
+def _rows(feature: Feature) -> int:
+    """Of its table: each code, then codes that there are not, then a missing value; of a number this one alone."""
+    return 1 if feature.kind == "numeric" else len(feature.categories) + 2
+
+
+def _table_rows(features: Sequence[Feature]) -> int:
+    return sum(map(_rows, features))
 
 
 def _false_rows(split: Split, feature: Feature) -> list[int]:
-    """The rows of the feature's table that answer "false": codes, then other codes, then a missing value."""
-    missing = [] if split.missing else [-1]
+    """The rows of the feature's table whose values answer "false"."""
+    missing = [] if split.missing else [_rows(feature) - 1]
     if feature.kind == "numeric":
         return missing
-    codes = len(feature.categories)
-    true = set(split.members) if split.mode != LESS_OR_EQUAL else {c for c in range(codes) if c <= split.threshold}
-    return [*(code for code in range(codes) if code not in true), codes, *([codes + 1] if missing else [])]
+    codes = range(len(feature.categories))
+    true = {code for code in codes if code <= split.threshold} if split.mode == LESS_OR_EQUAL else set(split.members)
+    return [*(code for code in codes if code not in true), len(codes), *missing]
+
+
+def _starts(lengths: Iterator[int]) -> Any:
+    return np.cumsum([0, *lengths]).astype(np.uint32)

@@ -10,8 +10,9 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from esteira.links import Link
 from esteira.schema import Feature
-from esteira.scoring import FORMAT, INPUT, Label, Link, Metadata, Task, digest
+from esteira.scoring import FORMAT, INPUT, Label, Metadata, Task, digest
 from trainer.export.graph import Graph, NotExportable
 from trainer.export.linear import add_linear, add_transformer
 from trainer.export.trees import add_booster
@@ -43,12 +44,21 @@ def export_model(estimator: Any, features: Sequence[Feature], task: Task) -> byt
     """
     steps, final = split_steps(estimator)
     _require_matrix(estimator, len(features))
-    metadata = Metadata(FORMAT, task, digest(features), _link(final, task), _classes(final, task))
+    metadata = describe(final, features, task, FORMAT)
     graph, tensor = Graph(), (INPUT, len(features))
     for step in steps:
         tensor = add_transformer(graph, step, tensor)
     raw, outputs = _add_final(graph, final, tensor[0], features if not steps else None)
     return graph.to_bytes(raw, len(features), outputs, metadata)
+
+
+def describe(final: Any, features: Sequence[Feature], task: Task, file_format: str) -> Metadata:
+    """What a file in `file_format` says about its model.
+
+    Raises:
+        NotExportable: the model does not fit the task, or its link or classes have no exact form.
+    """
+    return Metadata(file_format, task, digest(features), _link(final, task), _classes(final, task))
 
 
 def split_steps(estimator: Any) -> tuple[list[Any], Any]:

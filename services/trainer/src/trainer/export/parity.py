@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from esteira.scoring import Array, OnnxModel, Task
+from esteira.scoring import Array, Model, Task
 from trainer.export.linear import magnitude
 from trainer.export.model import LINEAR_MODELS, split_steps
 from trainer.learners import predict_scores
@@ -28,7 +28,7 @@ class Parity(msgspec.Struct, frozen=True):
     passed: bool
 
 
-def check_parity(estimator: Any, model: OnnxModel, matrix: Array) -> Parity:
+def check_parity(estimator: Any, model: Model, matrix: Array) -> Parity:
     """Compares the exported `model` with the `estimator` on the rows of `matrix`, at least one.
 
     Histogram boosting must be bit-equal. A linear model must stay within `LINEAR_TOLERANCE`, relative to the sum of

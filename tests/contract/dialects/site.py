@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from esteira.bucket import Bucket
 from esteira.schema import check_row
 from predictor.app import create_app
-from predictor.dialects.answering import DialectOptions
+from predictor.dialects.options import DialectOptions
 from predictor.prediction_log import PredictionLog
 from predictor.serving import Servings
 from publishers import Nowhere

@@ -6,7 +6,6 @@ are counted, and an ERROR says so.
 """
 
 import logging
-import shutil
 from pathlib import Path
 from uuid import UUID
 
@@ -15,16 +14,8 @@ import msgspec
 from esteira.events import Message, PredictionsServed, envelop
 from esteira.exceptions import PermanentError, TransientError
 from esteira.publisher import Publisher
-from predictor.spool import (
-    SPOOL_BYTES,
-    Batch,
-    Lock,
-    Record,
-    SpoolReader,
-    find_spools,
-    lock_root,
-    lock_spool,
-)
+from predictor.spool import SPOOL_BYTES, Lock, Record, find_spools, lock_root, lock_spool, remove_spool
+from predictor.spool_reader import Batch, SpoolReader
 from predictor.state import LogState
 
 logger = logging.getLogger(__name__)
@@ -70,7 +61,7 @@ class SpoolPublisher:
         try:
             self._drain()
             for folder in ended:
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_spool(folder)
         except TransientError:
             self._trim()
             raise
@@ -78,6 +69,12 @@ class SpoolPublisher:
             for lock in ended.values():
                 lock.free()
         return True
+
+    def close(self) -> None:
+        """Leaves them to another keeper."""
+        if self._lock is not None:
+            self._lock.free()
+            self._lock = None
 
     @property
     def is_mine(self) -> bool:

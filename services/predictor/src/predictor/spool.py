@@ -10,25 +10,21 @@ Written is in the page cache of the machine: it outlives the process, not the ma
 """
 
 import fcntl
-import logging
 import os
+import shutil
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from uuid import UUID, uuid4, uuid5
+from uuid import uuid4
 
 import msgspec
 
-logger = logging.getLogger(__name__)
-
 SPOOL_BYTES = 256 << 20
 SEGMENT_BYTES = 8 << 20
-_NAMESPACE = UUID("5b0c9a5e-3c0e-4d1b-9f67-6c0a51d1f6a3")
-_PROGRESS = "sent"
 _LOCK = "lock"
 _KEEPER = ".keeper"
-_PROGRESS_BYTES = 64
+_GONE = ".gone"
 _MARGIN_BYTES = 4 * SEGMENT_BYTES
 _ROOM_SECONDS = 1.0
 
@@ -49,19 +45,6 @@ class Record(msgspec.Struct, frozen=True):
     header: Header
     predictions: bytes
     """JSON objects with commas between them."""
-
-
-class Batch(msgspec.Struct, frozen=True):
-    """Consecutive records, and where they stand."""
-
-    place: str
-    """The same whenever these records are read again."""
-    records: list[Record]
-    rows: int
-
-    def event_id(self, pipeline: str, model_version: str) -> UUID:
-        """The identity of the event that tells of the batch's records of one release."""
-        return uuid5(_NAMESPACE, f"{self.place}/{pipeline}/{model_version}")
 
 
 class SpoolWriter:
@@ -132,91 +115,6 @@ class SpoolWriter:
         self.folder = arriving.rename(self._root / name)
 
 
-class SpoolReader:
-    """Reads the records of one folder in order, while they are written or afterwards. One thread at a time."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._segment, self._at, self._until, self.settled = self._read_progress()
-
-    def take(self, rows: int, size: int) -> Batch | None:
-        """The next records, at most so many rows and bytes, but one record at least.
-
-        They are under way until `settle` is called: until then they are taken again, as the same batch, by this reader
-        or by one that comes after it.
-        """
-        while (path := self._current()) is not None:
-            limit = self._until - self._at if self._until else size
-            found, length = _read_records(path, self._at, limit, 2**62 if self._until else rows)
-            if found:
-                self._until = self._at + length
-                self._write_progress()
-                place = f"{self.folder.name}/{self._segment}/{self._at}"
-                return Batch(place, found, sum(record.header.rows for record in found))
-            self._until = 0
-            if not self._is_finished():
-                return None
-            path.unlink(missing_ok=True)
-        return None
-
-    def settle(self, rows: int) -> None:
-        """Counts what was taken, so many rows, as published or lost: it is not taken again."""
-        self._at, self._until, self.settled = self._until, 0, self.settled + rows
-        self._write_progress()
-
-    def waiting(self) -> int:
-        """Bytes that are not settled."""
-        return measure_spool(self.folder) - (self._at if self._current() else 0)
-
-    def count(self) -> int:
-        """Predictions that are not settled; it reads them all."""
-        self._current()
-        starts = {path: self._at if _number(path) == self._segment else 0 for path in _segments(self.folder)}
-        found = (_read_records(path, begin, -1, 2**62)[0] for path, begin in starts.items())
-        return sum(record.header.rows for records in found for record in records)
-
-    def trim(self, limit: int) -> int:
-        """Deletes the oldest segments but the one being read until `limit` bytes remain; gives the rows lost by it."""
-        lost = 0
-        segments = [path for path in _segments(self.folder) if _number(path) > self._segment]
-        sizes = {path: path.stat().st_size for path in segments}
-        for path in segments[:-1]:
-            if sum(sizes.values()) <= limit:
-                break
-            lost += sum(record.header.rows for record in _read_records(path, 0, sizes.pop(path), 2**62)[0])
-            path.unlink()
-        if lost:
-            self.settled += lost
-            self._write_progress()
-        return lost
-
-    def _current(self) -> Path | None:
-        """The oldest segment; `at` is a place in it."""
-        path = next(iter(_segments(self.folder)), None)
-        if path is not None and _number(path) != self._segment:
-            self._segment, self._at, self._until = _number(path), 0, 0
-        return path
-
-    def _is_finished(self) -> bool:
-        return any(_number(path) > self._segment for path in _segments(self.folder))
-
-    def _read_progress(self) -> tuple[int, int, int, int]:
-        """Segment, begin and end (0: none) of the range under way, rows settled; older writers left the last out."""
-        with suppress(FileNotFoundError, ValueError):
-            told = [*map(int, (self.folder / _PROGRESS).read_text("ascii").split()), 0]
-            segment, begin, end, settled = told[:4]
-            return segment, begin, end, settled
-        return 0, 0, 0, 0
-
-    def _write_progress(self) -> None:
-        said = f"{self._segment} {self._at} {self._until} {self.settled}".ljust(_PROGRESS_BYTES - 1) + "\n"
-        file = os.open(self.folder / _PROGRESS, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.pwrite(file, said.encode(), 0)
-        finally:
-            os.close(file)
-
-
 class Lock:
     """A file's lock: one process has it at once, and loses it with its end."""
 
@@ -232,7 +130,10 @@ def lock_root(root: Path) -> Lock | None:
     """For the one keeper that publishes what lies below `root`; None where another one does."""
     root.mkdir(parents=True, exist_ok=True)
     (root / _KEEPER).touch(0o600)
-    return _take_lock(root / _KEEPER)
+    lock = _take_lock(root / _KEEPER)
+    for gone in root.glob(f".*{_GONE}") if lock else []:
+        shutil.rmtree(gone, ignore_errors=True)
+    return lock
 
 
 def lock_spool(folder: Path) -> Lock | None:
@@ -243,6 +144,12 @@ def lock_spool(folder: Path) -> Lock | None:
 def find_spools(root: Path) -> list[Path]:
     """The folders of all workers, living or dead."""
     return sorted(path for path in root.glob("[!.]*") if path.is_dir())
+
+
+def remove_spool(folder: Path) -> None:
+    """Takes it away at once, and then its files: one that had lost some would be read wrongly."""
+    gone = folder.rename(folder.with_name(f".{folder.name}{_GONE}"))
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def measure_spool(folder: Path) -> int:
@@ -265,39 +172,3 @@ def _take_lock(path: Path) -> Lock | None:
         os.close(file)
         return None
     return Lock(file)
-
-
-def _segments(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.log"))
-
-
-def _number(segment: Path) -> int:
-    return int(segment.stem)
-
-
-def _read_records(path: Path, begin: int, size: int, rows: int) -> tuple[list[Record], int]:
-    """Complete records from `begin` on, and their bytes; the first whatever its size."""
-    with path.open("rb") as file:
-        file.seek(begin)
-        data = file.read(size)
-        if b"\n" not in data:
-            data += file.readline()
-    found: list[Record] = []
-    length = taken = 0
-    for line in data.split(b"\n")[:-1]:
-        head, _, predictions = line.partition(b"\t")
-        header = _decode_header(head, path)
-        if found and taken + header.rows > rows:
-            break
-        found.append(Record(header, predictions if header.pipeline else b""))
-        length, taken = length + len(line) + 1, taken + header.rows
-    return found, length
-
-
-def _decode_header(data: bytes, path: Path) -> Header:
-    """A record that cannot be read is passed over: it must not stand in the way of the others."""
-    try:
-        return msgspec.json.decode(data, type=Header)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        logger.error("spooled record damaged", extra={"file": str(path), "error": str(error)})  # noqa: TRY400
-        return Header("", "")

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 TICK_SECONDS = 0.25
 CROWDED_BYTES = 128 << 10
 """Of predictions that wait: so many are published at once."""
+ENDED_SECONDS = 1.0
+"""After which the predictions of a worker that has ended are published, however long others may wait."""
 BEGIN_SECONDS = 5.0
 """For so long publishing waits for the first release."""
 ORPHAN_SECONDS = 9.0
@@ -110,7 +112,7 @@ class Publishing(threading.Thread):
         while not self._ending.wait(min(TICK_SECONDS, self._flush_seconds)):
             if not self._first.is_set() and time.monotonic() - begun < BEGIN_SECONDS:
                 continue
-            if time.monotonic() - flushed >= self._flush_seconds or self._spools.waiting() >= CROWDED_BYTES:
+            if self._is_due(time.monotonic() - flushed):
                 flushed = time.monotonic()
                 self._publish()
         while not self._publish() or (self._orphaned and self._spools.has_living()):
@@ -126,6 +128,11 @@ class Publishing(threading.Thread):
         self._ending.set()
         self.join(seconds)
         return self._spools.count_waiting() if self.is_alive() and self._spools.is_mine else 0
+
+    def _is_due(self, waited: float) -> bool:
+        if waited >= self._flush_seconds or self._spools.waiting() >= CROWDED_BYTES:
+            return True
+        return waited >= ENDED_SECONDS and self._spools.has_ended()
 
     def _publish(self) -> bool:
         """Whether all that lay there is published."""

@@ -83,11 +83,11 @@ class SpoolPublisher:
 
     def has_living(self) -> bool:
         """Whether a worker may still add to its spool."""
-        for folder in find_spools(self._root):
-            if (lock := lock_spool(folder)) is None:
-                return True
-            lock.free()
-        return False
+        return not all(map(_has_ended, find_spools(self._root)))
+
+    def has_ended(self) -> bool:
+        """Whether there is a spool whose worker has ended."""
+        return any(map(_has_ended, find_spools(self._root)))
 
     def state(self) -> LogState:
         """What was done so far, and what waits."""
@@ -159,6 +159,13 @@ class _Spool:
         """All of it is sent."""
         self.reader.settle(self.rows or 0)
         self.rows = None
+
+
+def _has_ended(folder: Path) -> bool:
+    if (lock := lock_spool(folder)) is None:
+        return False
+    lock.free()
+    return True
 
 
 def make_messages(batch: Batch) -> list[Message]:

@@ -51,8 +51,8 @@ def trainer_app() -> Flask:
 
 def predictor_app() -> Flask:
     publisher = Publisher(PROJECT)
-    servings = Servings(Bucket("b", PROJECT, "http://127.0.0.1:1"), ROOT, 2.0)
-    return create_predictor(servings, PredictionLog(publisher, 1.0, ROOT), publisher, None)
+    servings = Servings(ROOT)
+    return create_predictor(servings, PredictionLog(publisher, ROOT), publisher, None)
 
 
 def monitor_app() -> Flask:

@@ -1,6 +1,10 @@
 """Stand where the predictor publishes, without Pub/Sub."""
 
+from pathlib import Path
+from typing import Any
+
 from esteira.events import Message
+from predictor.publishing import SpoolPublisher
 
 
 class Mailbox:
@@ -15,6 +19,15 @@ class Mailbox:
         if self.error:
             raise self.error
         self.messages.append(message)
+
+
+def publish_spools(publisher: Any, root: Path) -> None:
+    """Publishes what the predictor's workers spooled below `root`, as its keeper does."""
+    spools = SpoolPublisher(publisher, root)
+    try:
+        spools.publish()
+    finally:
+        spools.close()
 
 
 class Nowhere:

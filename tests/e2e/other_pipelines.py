@@ -27,7 +27,8 @@ from sklearn.metrics import brier_score_loss, log_loss, mean_absolute_error, r2_
 from esteira.bucket import Bucket
 from esteira.events import Message
 from esteira.release import ESTIMATOR, Pointer, pointer_path
-from esteira.runtime import ReleaseRuntime, fetch_release
+from esteira.release_files import fetch_release
+from esteira.runtime import ReleaseRuntime
 from esteira_cli.stack import Stack
 
 PIPELINES = Path(__file__).parent / "pipelines"

@@ -22,7 +22,8 @@ from etl.workbench import Workbench
 from pages import ROOT, code, fences, find_pages, read, section, table_rows, ticked
 from predictor.decoding import MAX_ROWS
 from predictor.limits import MAX_REQUEST_BYTES
-from predictor.prediction_log import BATCH_ROWS, SPOOL_BYTES
+from predictor.publishing import BATCH_ROWS
+from predictor.spool import SPOOL_BYTES
 
 SERVICES = ("etl", "trainer", "predictor", "monitor")
 FLIGHTS = ROOT / "pipelines" / "flights"

@@ -1,4 +1,7 @@
-"""What Pub/Sub pushes: the envelope around a message, and the token that proves who sent it."""
+"""What Pub/Sub pushes: the envelope around a message, and the token that proves who sent it.
+
+google.auth is imported with the first token, by `load_verifier`: many processes never see one.
+"""
 
 import base64
 import binascii
@@ -12,9 +15,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-from google.auth import jwt
-from google.auth.exceptions import GoogleAuthError
-from google.auth.transport.requests import Request
 
 from esteira.exceptions import BadInput, Problem, SettingsInvalid, Unauthenticated, Unavailable
 from esteira.settings import GOOGLE_CERTS_URL, ServiceSettings
@@ -154,6 +154,9 @@ class PushVerifier:
             raise Unauthenticated(
                 "the token has no signature, and IAM has looked at X-Serverless-Authorization instead"
             )
+        from google.auth import jwt
+        from google.auth.exceptions import GoogleAuthError
+
         try:
             claims: Mapping[str, Any] = jwt.decode(token, verify=False)  # type: ignore[no-untyped-call]
             audience, issued, expires = claims["aud"], float(claims["iat"]), float(claims["exp"])
@@ -166,6 +169,9 @@ class PushVerifier:
         return claims
 
     def _claims(self, token: str) -> Mapping[str, Any]:
+        from google.auth import jwt
+        from google.auth.exceptions import GoogleAuthError
+
         try:
             header = jwt.decode_header(token)  # type: ignore[no-untyped-call]
             if header.get("alg") != "RS256":
@@ -186,6 +192,12 @@ class PushVerifier:
         if not isinstance(email, str) or email not in callers or claims.get("email_verified") is not True:
             raise Unauthenticated("the token is not of the service account that pushes, nor of anyone else admitted")
         return email
+
+
+def load_verifier() -> None:
+    """Imports what verifying a token needs, where the first one must not wait for it."""
+    import google.auth.jwt
+    import google.auth.transport.requests  # noqa: F401
 
 
 def make_verifier(settings: ServiceSettings) -> PushVerifier | None:
@@ -224,6 +236,8 @@ class _Certificates:
 
     def _refresh(self) -> None:
         """Fetches, at most once in `REFETCH_SECONDS`, for anyone may send tokens with unknown keys."""
+        from google.auth.exceptions import GoogleAuthError
+
         if self._clock() - self._tried_at < REFETCH_SECONDS and self._known:
             return
         self._tried_at = self._clock()
@@ -237,6 +251,8 @@ class _Certificates:
 
 
 def _fetch(url: str) -> tuple[dict[str, str], float]:
+    from google.auth.transport.requests import Request
+
     response = Request()(url, method="GET", timeout=5)
     if response.status != 200:
         raise ValueError(f"answered {response.status}")

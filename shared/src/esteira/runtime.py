@@ -4,26 +4,21 @@ The predictor answers with it, the trainer proves parity with it, and whoever ho
 with the very same code.
 """
 
-import hashlib
-import logging
-import re
-import shutil
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from esteira.bucket import Bucket
-from esteira.exceptions import BadInput, Conflict, PipelineInvalid, Problem, ReleaseRefused
+from esteira.exceptions import BadInput, PipelineInvalid, Problem, ReleaseRefused
 from esteira.explanation import Explainer, Explanation
 from esteira.profile import Profile
-from esteira.release import EXPLANATION, MANIFEST, MODEL, PROFILE, REFERENCE, TREES, Example, Release
+from esteira.release import EXPLANATION, MODEL, PROFILE, REFERENCE, TREES, Example
+from esteira.release_files import read_manifest, verify, verify_files
 from esteira.schema import Row, Value, check_row
 from esteira.scoring import Array, Model, OnnxModel, Task
 from esteira.sqlite_query import SqliteQuery, Undecided
@@ -32,11 +27,7 @@ from esteira.trees import TreesModel
 if TYPE_CHECKING:
     from esteira.features import FeatureQuery
 
-logger = logging.getLogger(__name__)
-
 SMOKE_TOLERANCE = 1e-9
-SERVING_FILES_SKIPPED = {"model.skops"}
-"""Needed to train on, not to serve."""
 
 
 class ReleaseRuntime:
@@ -52,9 +43,8 @@ class ReleaseRuntime:
         Raises:
             ReleaseRefused: a file is missing or changed, or the model does not answer as it did when it was released.
         """
-        self.release = _read_manifest(folder, manifest_sha256)
-        for name in set(self.release.files) - SERVING_FILES_SKIPPED:
-            _verify(folder / name, self.release.files[name].sha256)
+        self.release = read_manifest(folder, manifest_sha256)
+        verify_files(folder, self.release)
         self._folder = folder
         self.model = self._load_model()
         self._lock = Lock()
@@ -134,7 +124,7 @@ class ReleaseRuntime:
         """
         if EXPLANATION not in self.release.files:
             return None
-        _verify(self._folder / EXPLANATION, self.release.files[EXPLANATION].sha256)
+        verify(self._folder / EXPLANATION, self.release.files[EXPLANATION].sha256)
         return Explainer((self._folder / EXPLANATION).read_bytes(), self.release.features)
 
     def explain_rows(self, matrix: Array) -> list[Explanation]:
@@ -173,86 +163,3 @@ class ReleaseRuntime:
         if problems:
             raise ReleaseRefused(f"the example of release {self.release.version} breaks its own schema: {problems[0]}")
         return typed
-
-
-def fetch_release(bucket: Bucket, path: str, manifest_sha256: str, cache: Path) -> Path:
-    """Brings a release's serving files into `cache`, whole or not at all, and gives their folder.
-
-    Raises:
-        ReleaseRefused: a file is not what the manifest says.
-        NotFound: a file is missing in the bucket.
-        Unavailable: the bucket does not answer.
-    """
-    if not re.fullmatch("[0-9a-f]{64}", manifest_sha256):
-        raise ReleaseRefused(f"{manifest_sha256!r} is no sha256; write the pointer again")
-    folder = cache / manifest_sha256
-    if folder.is_dir():
-        if _is_intact(folder, manifest_sha256):
-            return folder
-        shutil.rmtree(folder, ignore_errors=True)
-    cache.mkdir(parents=True, exist_ok=True)
-    arriving = Path(tempfile.mkdtemp(dir=cache))
-    try:
-        _download(bucket, path, manifest_sha256, arriving)
-        arriving.rename(folder)
-    except Conflict as error:
-        raise ReleaseRefused(str(error)) from error
-    except OSError:
-        if not folder.is_dir():  # another worker may have been quicker
-            raise
-    finally:
-        shutil.rmtree(arriving, ignore_errors=True)
-    return folder
-
-
-def _is_intact(folder: Path, manifest_sha256: str) -> bool:
-    try:
-        release = _read_manifest(folder, manifest_sha256)
-        for name in set(release.files) - SERVING_FILES_SKIPPED:
-            _verify(folder / name, release.files[name].sha256)
-    except ReleaseRefused as error:
-        logger.warning("cached release damaged; it is fetched again", extra={"error": str(error)})
-        return False
-    return True
-
-
-def _download(bucket: Bucket, path: str, manifest_sha256: str, folder: Path) -> None:
-    bucket.download(f"{path}{MANIFEST}", folder / MANIFEST, manifest_sha256)
-    release = _read_manifest(folder, manifest_sha256)
-    for name in sorted(set(release.files) - SERVING_FILES_SKIPPED):
-        bucket.download(f"{path}{name}", folder / name, release.files[name].sha256)
-
-
-def _read_manifest(folder: Path, sha256: str | None) -> Release:
-    path = folder / MANIFEST
-    if sha256 is not None:
-        _verify(path, sha256)
-    try:
-        release = msgspec.json.decode(path.read_bytes(), type=Release)
-    except FileNotFoundError:
-        raise ReleaseRefused(f"{folder} holds no {MANIFEST}") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ReleaseRefused(f"{MANIFEST} is not a release's: {error}; release it again") from error
-    _check_names(release)
-    return release
-
-
-def _check_names(release: Release) -> None:
-    """Every file lies within the release's folder, and every file that serving reads is hashed."""
-    for name in release.files:
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\\" in name or name in ("", ".", MANIFEST):
-            raise ReleaseRefused(f"{MANIFEST} names {name!r}, which is no file within its own folder; release it again")
-    needed = {MODEL, *release.reference.values(), *([REFERENCE] if release.form.statement is not None else [])}
-    unknown = needed - set(release.files)
-    if unknown:
-        raise ReleaseRefused(f"{MANIFEST} does not list {', '.join(sorted(unknown))} among its files; release it again")
-
-
-def _verify(path: Path, sha256: str) -> None:
-    try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-    except FileNotFoundError:
-        raise ReleaseRefused(f"the release lacks {path.name}") from None
-    if found != sha256:
-        raise ReleaseRefused(f"{path.name} has sha256 {found}, expected {sha256}; the file was changed or damaged")

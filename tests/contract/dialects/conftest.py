@@ -7,7 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 
 from contract.dialects.site import Site
-from predictor.dialects.answering import DialectOptions
+from predictor.dialects.options import DialectOptions
 from releases import BuiltRelease, build_release
 
 

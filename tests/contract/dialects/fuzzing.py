@@ -25,7 +25,7 @@ if __name__ == "__main__":
 import msgspec
 
 from contract.dialects.site import HELD_OUT, ROW, Site
-from predictor.dialects.answering import DialectOptions
+from predictor.dialects.options import DialectOptions
 from releases import build_release
 
 JSON = "application/json"

@@ -7,10 +7,9 @@ from typing import Any
 
 from flask.testing import FlaskClient
 
-from esteira.bucket import Bucket
 from esteira.schema import check_row
 from predictor.app import create_app
-from predictor.dialects.answering import DialectOptions
+from predictor.dialects.options import DialectOptions
 from predictor.prediction_log import PredictionLog
 from predictor.serving import Servings
 from publishers import Nowhere
@@ -26,10 +25,10 @@ class Site:
         self.built = built
         self.cache = folder / "cache"
         shutil.copytree(built.folder, self.cache / built.sha256)
-        self.servings = Servings(Bucket("none", "none", "http://127.0.0.1:1"), self.cache, 60)
-        self.servings.serve("shop", built.pointer())
-        self.servings._looked.set()
-        self.log = PredictionLog(Nowhere(), 60, folder / "spool")  # type: ignore[arg-type]
+        self.servings = Servings(self.cache)
+        self.servings.serve("shop", built.pointer(), self.cache / built.sha256)
+        self.servings._looked = True
+        self.log = PredictionLog(Nowhere(), folder / "spool")  # type: ignore[arg-type]
         self.app = create_app(self.servings, self.log, Nowhere(), None, options=options or DialectOptions())  # type: ignore[arg-type]
         self.client: FlaskClient = self.app.test_client()
 

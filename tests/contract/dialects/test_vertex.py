@@ -11,7 +11,7 @@ import pytest
 from contract.dialects.site import HELD_OUT, ROW, Site, bad_json
 from esteira.exceptions import SettingsInvalid
 from esteira.settings import read_settings
-from predictor.dialects.answering import DialectOptions
+from predictor.dialects.options import DialectOptions
 from predictor.settings import PredictorSettings
 from releases import BuiltRelease
 

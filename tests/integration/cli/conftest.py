@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from werkzeug.serving import make_server
 
-from esteira.bucket import Bucket
 from predictor.app import create_app
 from predictor.prediction_log import PredictionLog
 from predictor.serving import Servings
@@ -41,8 +40,8 @@ class Predictor:
     def __init__(self, cache: Path) -> None:
         self.cache = cache
         self.publisher = Mailbox()
-        self.servings = Servings(Bucket("none", "none", "http://127.0.0.1:1"), cache, 60)
-        self.log = PredictionLog(self.publisher, 60, cache / "spool")  # type: ignore[arg-type]
+        self.servings = Servings(cache)
+        self.log = PredictionLog(self.publisher, cache / "spool")  # type: ignore[arg-type]
         self.app = create_app(self.servings, self.log, self.publisher, None)  # type: ignore[arg-type]
         self.gate: Gate = lambda _: None
         self.asked: list[dict[str, Any]] = []
@@ -50,7 +49,7 @@ class Predictor:
 
     def serve(self, built: BuiltRelease, generation: int = 1) -> None:
         shutil.copytree(built.folder, self.cache / built.sha256, dirs_exist_ok=True)
-        self.servings.serve("shop", built.pointer(generation))
+        self.servings.serve("shop", built.pointer(generation), self.cache / built.sha256)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         self.asked.append(environ)

@@ -11,11 +11,11 @@ from flask.testing import FlaskClient
 from esteira.bucket import Bucket
 from esteira.events import PredictionsServed, decode
 from esteira.release import Challenger, Pointer, pointer_path, release_path
+from following import Following
 from predictor.app import create_app
 from predictor.arms import takes_challenger
 from predictor.prediction_log import PredictionLog
-from predictor.serving import Servings
-from publishers import Mailbox
+from publishers import Mailbox, publish_spools
 from releases import BuiltRelease, build_release, raw_rows
 
 SHARE = 0.4
@@ -27,8 +27,10 @@ class World:
     def __init__(self, bucket: Bucket, folder: Path) -> None:
         self.bucket = bucket
         self.mailbox = Mailbox()
-        self.servings = Servings(bucket, folder / "cache", 60)
-        self.log = PredictionLog(self.mailbox, 60, folder / "spool")  # type: ignore[arg-type]
+        self.following = Following(bucket, folder)
+        self.servings = self.following.servings
+        self.spool = folder / "spool"
+        self.log = PredictionLog(self.mailbox, folder / "spool")  # type: ignore[arg-type]
         app = create_app(self.servings, self.log, self.mailbox, None)  # type: ignore[arg-type]
         self.client: FlaskClient = app.test_client()
         self.champion = build_release(folder / "one", "v1")
@@ -43,7 +45,7 @@ class World:
         found = self.bucket.read_versioned(path := pointer_path("shop"))
         data = msgspec.json.encode(msgspec.structs.replace(pointer, generation=(found[1] if found else 0) % 10**6))
         self.bucket.write_if(path, data, found[1] if found else 0)
-        self.servings.refresh()
+        self.following.refresh()
 
     def predict(self, row: dict[str, Any]) -> tuple[int, Any]:
         answer = self.client.post("/pipelines/shop/predict", json={"rows": [row]})
@@ -56,7 +58,7 @@ class World:
         return self.client.get("/pipelines/shop").get_json()
 
     def told(self) -> list[PredictionsServed]:
-        self.log.flush()
+        publish_spools(self.mailbox, self.spool)
         return [decode(PredictionsServed, m.data, m.attributes) for m in self.mailbox.messages]
 
 
@@ -107,7 +109,7 @@ def test_a_challenger_that_is_not_there_yet_is_looked_for_again(world: World, tm
     world.point(world.champion, late, share=0.9)
     assert "does not exist" in world.described()["challenger"]["refused"]
     late.upload(world.bucket)
-    world.servings.refresh()
+    world.following.refresh()
     assert world.described()["challenger"]["serving"] is True
 
 

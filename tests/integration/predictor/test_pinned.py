@@ -6,7 +6,7 @@ from esteira.bucket import Bucket
 from esteira.exceptions import SettingsInvalid, Unavailable
 from esteira.settings import read_settings
 from esteira_cli.stack import Stack
-from predictor.serving import Servings
+from following import Following
 from predictor.settings import PredictorSettings
 from releases import build_release
 
@@ -18,22 +18,24 @@ def test_a_pinned_version_serves_whatever_the_pointer_says(bucket: Bucket, tmp_p
     for built in (old, new):
         built.upload(bucket)
     new.promote(bucket)
-    servings = Servings(bucket, tmp_path / "cache", 60, {"shop": "v1"})
-    servings.refresh()
+    following = Following(bucket, tmp_path, {"shop": "v1"})
+    servings = following.servings
+    following.refresh()
     servings.require_ready()
     assert servings.get("shop").runtime.release.version == "v1"
     new.promote(bucket, 2)
-    servings.refresh()
+    following.refresh()
     assert servings.get("shop").runtime.release.version == "v1"
 
 
 def test_a_pinned_version_that_is_not_there_is_named_and_looked_for_again(bucket: Bucket, tmp_path: Path) -> None:
-    servings = Servings(bucket, tmp_path / "cache", 60, {"shop": "v7"})
-    servings.refresh()
+    following = Following(bucket, tmp_path, {"shop": "v7"})
+    servings = following.servings
+    following.refresh()
     with pytest.raises(Unavailable, match="v7"):
         servings.require_ready()
     build_release(tmp_path, "v7").upload(bucket)
-    servings.refresh()
+    following.refresh()
     servings.require_ready()
     assert servings.get("shop").pointer.version == "v7"
 

@@ -24,7 +24,8 @@ from esteira.exceptions import LeaseLost
 from esteira.leases import Lease
 from esteira.pushes import Delivery
 from esteira.release import Pointer, pointer_path
-from esteira.runtime import ReleaseRuntime, fetch_release
+from esteira.release_files import fetch_release
+from esteira.runtime import ReleaseRuntime
 from esteira.tables import outbox, promotions, releases, training_runs
 from trainer import repository
 from trainer.handlers import Trainer

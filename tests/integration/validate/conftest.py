@@ -29,11 +29,12 @@ from etl.prepare import Preparation
 from etl.records import Records
 from etl.source import check_header, unpack
 from etl.workbench import Workbench
+from following import Following
 from pages import ROOT
 from predictor.app import create_app
 from predictor.prediction_log import PredictionLog
 from predictor.sampling import Sampler
-from predictor.serving import Servings
+from publishers import publish_spools
 from trainer.data import read_local_data
 from trainer.examples import find_examples
 from trainer.exporting import export_proved
@@ -265,14 +266,14 @@ def _record(bucket: Bucket, release: Release, sha256: str, folder: Path) -> None
     )
     bucket.write_if(pointer_path(PIPELINE), msgspec.json.encode(pointer), 0)
     mailbox = Mailbox()
-    log = PredictionLog(mailbox, 60, folder / "spool", Sampler(1.0))  # type: ignore[arg-type]
-    servings = Servings(bucket, folder / "cache", 60)
-    servings.refresh()
-    client = create_app(servings, log, mailbox, None).test_client()  # type: ignore[arg-type]
+    log = PredictionLog(mailbox, folder / "spool", Sampler(1.0))  # type: ignore[arg-type]
+    following = Following(bucket, folder)
+    following.refresh()
+    client = create_app(following.servings, log, mailbox, None).test_client()  # type: ignore[arg-type]
     rows = [raw_row(ROWS + index) for index in range(SAMPLED)]
     answer = client.post(f"/pipelines/{PIPELINE}/predict", json={"rows": rows})
     assert answer.status_code == 200
-    log.flush()
+    publish_spools(mailbox, folder / "spool")
     (event,) = [decode(PredictionsServed, message.data, message.attributes) for message in mailbox.messages]
     threshold = release.threshold or 0.5
     predictions = [

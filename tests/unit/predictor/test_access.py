@@ -7,7 +7,6 @@ import pytest
 from click.testing import CliRunner
 from flask.testing import FlaskClient
 
-from esteira.bucket import Bucket
 from esteira.exceptions import Forbidden, SettingsInvalid, Unauthenticated
 from esteira.settings import read_settings
 from esteira_cli.main import cli
@@ -39,13 +38,13 @@ def servings(tmp_path_factory: pytest.TempPathFactory) -> Servings:
     cache = tmp_path_factory.mktemp("cache")
     built = build_release(cache)
     built.folder.rename(cache / built.sha256)
-    servings = Servings(Bucket("none", "none", "http://127.0.0.1:1"), cache, 60)
-    servings.serve("shop", built.pointer())
+    servings = Servings(cache)
+    servings.serve("shop", built.pointer(), cache / built.sha256)
     return servings
 
 
 def client(servings: Servings, folder: Path, access: Access, budget: Budget | None = None) -> FlaskClient:
-    log = PredictionLog(Nowhere(), 60, folder / "spool")  # type: ignore[arg-type]
+    log = PredictionLog(Nowhere(), folder / "spool")  # type: ignore[arg-type]
     return create_app(servings, log, Nowhere(), None, access, budget).test_client()  # type: ignore[arg-type]
 
 

@@ -6,7 +6,6 @@ import msgspec
 import pytest
 from flask.testing import FlaskClient
 
-from esteira.bucket import Bucket
 from esteira.release import EXPLANATION
 from predictor.app import create_app
 from predictor.inference import MAX_EXPLAINED
@@ -20,9 +19,9 @@ PREDICT = "/pipelines/shop/predict"
 
 def serve(built: BuiltRelease, cache: Path, sha256: str) -> tuple[FlaskClient, PredictionLog]:
     built.folder.rename(cache / sha256)
-    servings = Servings(Bucket("none", "none", "http://127.0.0.1:1"), cache, 60)
-    servings.serve("shop", msgspec.structs.replace(built.pointer(), sha256=sha256))
-    log = PredictionLog(Nowhere(), 60, cache / "spool")  # type: ignore[arg-type]
+    servings = Servings(cache)
+    servings.serve("shop", msgspec.structs.replace(built.pointer(), sha256=sha256), cache / sha256)
+    log = PredictionLog(Nowhere(), cache / "spool")  # type: ignore[arg-type]
     return create_app(servings, log, Nowhere(), None).test_client(), log  # type: ignore[arg-type]
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from esteira.bucket import Bucket
 from predictor.access import Access
 from predictor.app import create_app
 from predictor.fastpath import FastPath
@@ -33,9 +32,9 @@ class Site:
 
     def __init__(self, built: BuiltRelease, cache: Path) -> None:
         shutil.copytree(built.folder, cache / built.sha256)
-        self.servings = Servings(Bucket("none", "none", "http://127.0.0.1:1"), cache, 60)
-        self.servings.serve("shop", built.pointer(1))
-        self.log = PredictionLog(Published(), 60, cache / "spool")  # type: ignore[arg-type]
+        self.servings = Servings(cache)
+        self.servings.serve("shop", built.pointer(1), cache / built.sha256)
+        self.log = PredictionLog(Published(), cache / "spool")  # type: ignore[arg-type]
         app = create_app(self.servings, self.log, Published(), None)  # type: ignore[arg-type]
         self.whole = app.wsgi_app
         self.asked: list[str] = []
@@ -97,7 +96,7 @@ def test_an_ordinary_request_is_answered_without_the_app(site: Site) -> None:
     assert headers["Content-Length"] == str(len(data))
     assert headers["X-Model-Version"] == "v1"
     assert scores(data) == scores(call(site.whole, rows(), CONTENT_TYPE="application/json; profile=1")[2])
-    assert site.log.pending == 6
+    assert site.log.added == 6
 
 
 @pytest.mark.parametrize(
@@ -122,7 +121,7 @@ def test_an_ordinary_request_is_answered_without_the_app(site: Site) -> None:
 def test_what_is_not_ordinary_is_the_apps_from_its_beginning(site: Site, changes: dict[str, str]) -> None:
     assert call(site.short, rows(), **changes)[0] == "599 The App"
     assert len(site.asked) == 1
-    assert site.log.pending == 0
+    assert site.log.added == 0
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"rows": []}', b'{"rows": [{"id": "x"}]}', b"[" * 100_000])
@@ -132,7 +131,7 @@ def test_what_fails_is_explained_by_the_app_with_the_same_body(site: Site, body:
     assert status.startswith("400")
     assert json.loads(data)["error"]["problems"]
     assert headers["X-Request-Id"]
-    assert site.log.pending == 0
+    assert site.log.added == 0
 
 
 @pytest.mark.parametrize("path", [PATH, "/health/live", "/nowhere"])

@@ -3,7 +3,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from esteira.bucket import Bucket
 from esteira.events import PredictionsServed, decode
 from esteira.exceptions import PipelineInvalid, Unavailable
 from esteira.pipeline import load_pipeline
@@ -12,7 +11,7 @@ from predictor.app import create_app
 from predictor.prediction_log import PredictionLog
 from predictor.sampling import Sampler
 from predictor.serving import Servings
-from publishers import Mailbox
+from publishers import Mailbox, publish_spools
 from releases import build_release, raw_rows, write_manifest, write_pipeline
 
 PREDICT = "/pipelines/shop/predict"
@@ -25,10 +24,10 @@ class Shop:
         built = build_release(folder)
         sha256 = write_manifest(built.folder, msgspec.structs.replace(built.release, prediction_log=rules))
         built.folder.rename(folder / sha256)
-        servings = Servings(Bucket("none", "none", "http://127.0.0.1:1"), folder, 60)
-        servings.serve("shop", msgspec.structs.replace(built.pointer(), sha256=sha256))
+        servings = Servings(folder)
+        servings.serve("shop", msgspec.structs.replace(built.pointer(), sha256=sha256), folder / sha256)
         self.mailbox = Mailbox()
-        self.log = PredictionLog(self.mailbox, 60, folder / "spool", Sampler(0.0))  # type: ignore[arg-type]
+        self.log = PredictionLog(self.mailbox, folder / "spool", Sampler(0.0))  # type: ignore[arg-type]
         self.client = create_app(servings, self.log, self.mailbox, None).test_client()  # type: ignore[arg-type]
 
     def logged(self) -> list[bool]:
@@ -57,7 +56,7 @@ def test_the_pipelines_share_of_kept_rows_comes_before_the_services(
 ) -> None:
     shop = Shop(tmp_path, LogRules(sample=share))
     shop.client.post(PREDICT, json={"rows": raw_rows(20)})
-    shop.log.flush()
+    publish_spools(shop.mailbox, tmp_path / "spool")
     assert sum(shop.logged()) == kept
 
 

@@ -8,13 +8,13 @@ import msgspec
 import pytest
 from flask.testing import FlaskClient
 
-from esteira.bucket import Bucket
 from esteira.events import PredictionsServed, decode
 from esteira.exceptions import BadInput, ReleaseRefused, Unavailable
 from esteira.schema import check_row
 from predictor.app import create_app
 from predictor.limits import MAX_REQUEST_BYTES
 from predictor.prediction_log import PredictionLog
+from predictor.publishing import SpoolPublisher
 from predictor.serving import Servings
 from publishers import Mailbox
 from releases import BuiltRelease, build_release, raw_rows
@@ -28,8 +28,9 @@ class Service:
     def __init__(self, cache: Path) -> None:
         self.cache = cache
         self.publisher = Mailbox()
-        self.servings = Servings(Bucket("none", "none", "http://127.0.0.1:1"), cache, 60)
-        self.log = PredictionLog(self.publisher, 60, cache / "spool")  # type: ignore[arg-type]
+        self.servings = Servings(cache)
+        self.log = PredictionLog(self.publisher, cache / "spool")  # type: ignore[arg-type]
+        self.spools = SpoolPublisher(self.publisher, cache / "spool")  # type: ignore[arg-type]
         app = create_app(self.servings, self.log, self.publisher, None)  # type: ignore[arg-type]
         self.client: FlaskClient = app.test_client()
 
@@ -38,14 +39,14 @@ class Service:
         if not target.exists():
             self.cache.mkdir(exist_ok=True)
             built.folder.rename(target)
-        self.servings.serve("shop", built.pointer(generation))
+        self.servings.serve("shop", built.pointer(generation), self.cache / built.sha256)
 
     def predict(self, body: Any, path: str = PREDICT) -> tuple[int, Any]:
         answer = self.client.post(path, json=body)
         return answer.status_code, answer.get_json()
 
     def logged(self) -> list[Any]:
-        self.log.flush()
+        self.spools.publish()
         events = [decode(PredictionsServed, m.data, m.attributes) for m in self.publisher.messages]
         return [prediction for event in events for prediction in event.predictions]
 
@@ -224,7 +225,7 @@ def test_a_bad_release_is_refused_and_the_old_one_stays(service: Service, built:
     pointer = msgspec.structs.replace(other.pointer(2), pipeline="chop")
     service.serve(other, 2)
     with pytest.raises(ReleaseRefused, match="a release of shop"):
-        service.servings.serve("chop", pointer)
+        service.servings.serve("chop", pointer, service.cache / other.sha256)
     assert [s.pointer.version for s in service.servings.all()] == ["v2"]
 
 
@@ -260,16 +261,16 @@ def test_the_log_catches_up_after_an_outage_with_the_same_event_id(service: Serv
     for _ in range(3):
         assert service.predict({"rows": [ROW]})[0] == 200
         with pytest.raises(Unavailable):
-            service.log.flush()
+            service.spools.publish()
     service.publisher.error = None
     assert len(service.logged()) == 3
-    assert (service.log.published, service.log.pending, service.log.lost) == (3, 0, 0)
+    assert (service.log.added, service.spools.published, service.spools.lost) == (3, 3, 0)
 
 
 def test_a_message_that_can_never_be_published_does_not_stop_the_others(service: Service, built: BuiltRelease) -> None:
     service.publisher.error = BadInput([])
     service.predict({"rows": [ROW]})
-    service.log.flush()
+    service.spools.publish()
     service.publisher.error = None
     service.predict({"rows": [ROW]})
-    assert (len(service.logged()), service.log.lost) == (1, 1)
+    assert (len(service.logged()), service.spools.lost) == (1, 1)

@@ -2,13 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from esteira.bucket import Bucket
 from esteira.events import PredictionsServed, decode
 from predictor.app import create_app
 from predictor.prediction_log import PredictionLog
 from predictor.sampling import FIRST, Sampler
 from predictor.serving import Servings
-from publishers import Mailbox
+from publishers import Mailbox, publish_spools
 from releases import build_release, raw_rows
 
 
@@ -45,16 +44,16 @@ def test_a_share_of_one_takes_all() -> None:
 def test_sampled_predictions_carry_the_row_that_the_client_sent(tmp_path: Path, share: float, kept: int) -> None:
     built = build_release(tmp_path)
     built.folder.rename(tmp_path / built.sha256)
-    servings = Servings(Bucket("none", "none", "http://127.0.0.1:1"), tmp_path, 60)
-    servings.serve("shop", built.pointer())
+    servings = Servings(tmp_path)
+    servings.serve("shop", built.pointer(), tmp_path / built.sha256)
     mailbox = Mailbox()
-    log = PredictionLog(mailbox, 60, tmp_path / "spool", Sampler(share))  # type: ignore[arg-type]
+    log = PredictionLog(mailbox, tmp_path / "spool", Sampler(share))  # type: ignore[arg-type]
     client = create_app(servings, log, mailbox, None).test_client()  # type: ignore[arg-type]
     rows = raw_rows(30, seed=5)
     assert client.post("/pipelines/shop/predict", json={"rows": rows}).status_code == 200
     features = [{"price": 1.0, "huge": None, "town": "Rome", "size": 2.0}]
     assert client.post("/pipelines/shop/predict", json={"features": features}).status_code == 200
-    log.flush()
+    publish_spools(mailbox, tmp_path / "spool")
     found = [p for m in mailbox.messages for p in decode(PredictionsServed, m.data, m.attributes).predictions]
     assert len(found) == 31
     assert [p.row for p in found if p.row is not None] == rows[:kept]

@@ -9,7 +9,8 @@ import pytest
 from esteira.bucket import Bucket
 from esteira.exceptions import BadInput, ReleaseRefused
 from esteira.release import EXPLANATION, MANIFEST, MODEL, TREES, FeatureForm, File, Release
-from esteira.runtime import ReleaseRuntime, fetch_release
+from esteira.release_files import fetch_release
+from esteira.runtime import ReleaseRuntime
 from esteira.schema import check_row
 from esteira.scoring import OnnxModel
 from esteira.trees import TreesModel

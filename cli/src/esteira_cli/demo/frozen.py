@@ -9,7 +9,8 @@ from esteira.features import FeatureQuery
 from esteira.metrics import roc_auc
 from esteira.pipeline import LoadedPipeline
 from esteira.release import Pointer, pointer_path
-from esteira.runtime import ReleaseRuntime, fetch_release
+from esteira.release_files import fetch_release
+from esteira.runtime import ReleaseRuntime
 from esteira.schema import Row
 
 

@@ -8,7 +8,7 @@ from esteira.bucket import Bucket
 from esteira.dataset import Manifest, decode_manifest
 from esteira.exceptions import BadInput, Conflict, NotFound, Problem
 from esteira.release import MANIFEST, STATEMENT, Pointer, Release, pointer_path
-from esteira.runtime import fetch_release
+from esteira.release_files import fetch_release
 from esteira.samples import sample_path
 
 POINTERS = "serving/"

@@ -14,8 +14,7 @@ def make_admin(servings: Servings, log: PredictionLog) -> Blueprint:
 
     @blueprint.get("/state")
     def get_state() -> Response:
-        told = {"published": log.published, "pending": log.pending, "lost": log.lost}
-        return json_response({"pipelines": list_pipelines(servings), "log": told})
+        return json_response({"pipelines": list_pipelines(servings), "log": log.counts()})
 
     @blueprint.post("/refresh")
     def post_refresh() -> Response:

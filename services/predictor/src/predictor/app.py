@@ -7,10 +7,10 @@ from esteira.pushes import PushVerifier
 from esteira.web import create_base_app
 from predictor.access import Access
 from predictor.admin import make_admin
-from predictor.dialects.answering import DialectOptions
 from predictor.dialects.invocations import make_invocations
 from predictor.dialects.named_models import make_named_models
 from predictor.dialects.open_inference import make_open_inference
+from predictor.dialects.options import DialectOptions
 from predictor.dialects.vertex import make_vertex
 from predictor.entrance import Entrance
 from predictor.fastpath import FastPath

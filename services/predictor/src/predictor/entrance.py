@@ -4,7 +4,8 @@ from flask import Flask, g, request
 
 from esteira.exceptions import Saturated
 from predictor.access import ADMIN, Access
-from predictor.dialects.answering import DialectOptions, find_default
+from predictor.dialects.answering import find_default
+from predictor.dialects.options import DialectOptions
 from predictor.limits import MAX_REQUEST_BYTES, Budget
 from predictor.serving import Servings
 

@@ -12,7 +12,7 @@ from esteira.release import Release
 from esteira.schema import Row, entity_key
 from predictor.decoding import MAX_ROWS
 from predictor.inference import MAX_PROBLEMS, check_keys, check_objects
-from predictor.prediction_log import SOURCE
+from predictor.publishing import SOURCE
 from predictor.serving import Serving
 
 

@@ -41,7 +41,7 @@ def describe(servings: Servings, log: PredictionLog, name: str) -> dict[str, Any
         "example": {"rows": release.example, "scores": release.example_scores},
         "challenger": _describe_challenger(servings, serving),
         "refused": servings.refusals().get(name),
-        "log": {"published": log.published, "pending": log.pending, "lost": log.lost},
+        "log": log.counts(),
     }
 
 

@@ -1,18 +1,15 @@
-"""The one place that reads the environment: `python -m predictor.server`."""
+"""The one place of a worker that reads the environment; the workers are started by `python -m predictor.server`."""
 
+import gc
 import os
-import re
-import tempfile
-from collections.abc import Mapping
-from multiprocessing.util import Finalize
 from pathlib import Path
 
 from flask import Flask
 
-from esteira.bucket import Bucket
+from esteira.exceptions import SettingsInvalid
 from esteira.logs import configure_logging
 from esteira.publisher import Publisher
-from esteira.pushes import PushVerifier, make_verifier
+from esteira.pushes import PushVerifier, load_verifier, make_verifier
 from esteira.settings import read_settings
 from esteira.web import name_build
 from predictor.access import Access, read_keys
@@ -22,27 +19,39 @@ from predictor.prediction_log import PredictionLog
 from predictor.sampling import Sampler
 from predictor.serving import Servings
 from predictor.settings import PredictorSettings, split_list
+from predictor.state import StateFolder
+from predictor.supervisor import STATE_DIR
+
+GC_THRESHOLD = 50_000
+"""Objects that come to be before young ones are looked through: more than a request of 1,000 rows makes, which would
+spend half its time on it."""
 
 
 def create() -> Flask:
-    """Makes the app of one worker process and starts its two threads: the pointers' and the log's."""
+    """Makes the app of one worker process, and starts the thread that follows what the keeper fetches."""
     settings = read_settings(PredictorSettings, os.environ)
     configure_logging("predictor", settings.log_level, settings.google_cloud_project)
-    cache = settings.cache_dir or Path(tempfile.gettempdir()) / f"esteira-predictor-{os.getuid()}"
+    gc.set_threshold(GC_THRESHOLD)
+    state = _state_folder()
     publisher = Publisher(settings.google_cloud_project)
-    bucket = Bucket(settings.bucket, settings.google_cloud_project)
-    servings = Servings(bucket, cache, settings.pointer_poll_seconds, settings.pinned)
-    spool = settings.spool_dir or cache / "spool" / name_destination(settings, os.environ)
+    servings = Servings(state)
     sampler = Sampler(settings.sample_share)
-    log = PredictionLog(publisher, settings.log_flush_seconds, spool, sampler, settings.spool_bytes)
+    log = PredictionLog(publisher, settings.spool, sampler, settings.spool_bytes, StateFolder(state))
     servings.start()
-    log.start()
-    Finalize(None, log.close, exitpriority=0)  # at the end of a process, whether a server forked it or multiprocessing
     budget = Budget(settings.max_pending_bytes)
     app = create_app(
         servings, log, publisher, make_verifier(settings), make_access(settings), budget, settings.dialect_options
     )
     return name_build(app, settings)
+
+
+def prepare() -> None:
+    """Checks the settings and loads what all workers need, in the process that they are forked from; they share it."""
+    settings = read_settings(PredictorSettings, os.environ)
+    if settings.push_authentication != "none" or settings.client_audience:
+        load_verifier()
+    gc.collect()
+    gc.freeze()
 
 
 def make_access(settings: PredictorSettings) -> Access:
@@ -53,7 +62,7 @@ def make_access(settings: PredictorSettings) -> Access:
     return Access(read_keys(settings.api_keys or ""), verifier, accounts, admins)
 
 
-def name_destination(settings: PredictorSettings, environ: Mapping[str, str]) -> str:
-    """A folder's name for the Pub/Sub that predictions wait for: what was meant for one is never sent to another."""
-    address = f"{settings.google_cloud_project}@{environ.get('PUBSUB_EMULATOR_HOST') or 'pubsub'}"
-    return re.sub(r"[^A-Za-z0-9.@-]", "_", address)
+def _state_folder() -> Path:
+    if not (path := os.environ.get(STATE_DIR)):
+        raise SettingsInvalid(f"{STATE_DIR} is not set: start `python -m predictor.server`, which starts the workers")
+    return Path(path)

@@ -1,10 +1,8 @@
-"""Every answered prediction on its way to Pub/Sub, off the path of the request.
+"""Every answered prediction on its way to Pub/Sub: a worker's part of it.
 
-An answer is written to the spool before it is given; one thread publishes what lies there in batches. So a worker that
-is killed loses nothing that it answered: another one, or the next, finds its folder and goes on. A batch keeps its
-event id until Pub/Sub has taken it, so that one sent twice is stored once. While Pub/Sub is away predictions go on;
-when the spool is larger than its limit, the oldest make room, are counted, and an ERROR says so. A release
-whose pipeline wants `delivery: strict` is answered only once Pub/Sub has its predictions.
+An answer is written to the spool before it is given; the keeper publishes what lies there (`predictor.publishing`). So
+a worker that is killed loses nothing that it answered. A release whose pipeline wants `delivery: strict` is answered
+only once Pub/Sub has its predictions.
 """
 
 import logging
@@ -14,24 +12,19 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import msgspec
 
-from esteira.events import Message, PredictionsServed, envelop
-from esteira.exceptions import PermanentError, TransientError
 from esteira.publisher import Publisher
+from predictor.publishing import BATCH_ROWS, make_message
 from predictor.sampling import Sampler
-from predictor.spool import Batch, Header, Record, SpoolReader, SpoolWriter, adopt
+from predictor.spool import SPOOL_BYTES, Header, Record, SpoolWriter
+from predictor.state import LogState, StateFolder
 
 logger = logging.getLogger(__name__)
 
-BATCH_ROWS = 500
-BATCH_BYTES = 1 << 20
-SPOOL_BYTES = 256 << 20
-ADOPT_SECONDS = 10.0
 COMPLAIN_SECONDS = 60.0
-SOURCE = "predictor"
 
 
 LoggedFeatures = Sequence[float | str | None] | msgspec.Raw
@@ -50,47 +43,47 @@ class LoggedPrediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     row: dict[str, Any] | None = None
 
 
+class LogCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of predictions."""
+
+    added: int
+    """That this worker answered."""
+    pending: int
+    """Of them, those that Pub/Sub does not have yet."""
+    lost: int
+    """Of them, those that could not be written to the spool."""
+    keeper: LogState
+    """What was published for all workers."""
+
+
 class PredictionLog:
     """The log of one worker process.
 
     Args:
-        publisher: to Pub/Sub.
-        flush_seconds: how long a prediction may wait.
+        publisher: to Pub/Sub, for predictions that must be there before they are answered.
         root: holds the spools of all workers that publish to the same project.
         sampler: chooses the predictions whose raw row is logged too.
         spool_bytes: how much may wait for Pub/Sub.
+        state: where the keeper tells what it has published.
     """
 
     def __init__(
         self,
         publisher: Publisher,
-        flush_seconds: float,
         root: Path,
         sampler: Sampler | None = None,
         spool_bytes: int = SPOOL_BYTES,
+        state: StateFolder | None = None,
     ) -> None:
         self.sampler = sampler or Sampler(0)
         self._publisher = publisher
-        self._flush_seconds = flush_seconds
-        self._root = root
-        self._spool_bytes = spool_bytes
-        self._writer = SpoolWriter(root)
-        self._reader: SpoolReader | None = None
-        self._sending: list[Message] = []
-        self._sending_rows = 0
+        self._writer = SpoolWriter(root, spool_bytes)
+        self._state = state
         self._lock = threading.Lock()
-        self._flushing = threading.Lock()
-        self._wake = threading.Event()
-        self._closed = threading.Event()
         self._complained = -COMPLAIN_SECONDS
-        self._adopted = -ADOPT_SECONDS
         self.added = 0
-        self.published = 0
         self.lost = 0
-
-    def start(self) -> None:
-        """Starts to publish, in a thread of its own."""
-        threading.Thread(target=self._run, name="prediction-log", daemon=True).start()
+        self._strict = 0
 
     def add(
         self,
@@ -121,46 +114,14 @@ class PredictionLog:
         """Counts rows that a challenger could not answer; told with the next predictions."""
         self._append(Header(pipeline, model_version, failures=rows), b"")
 
-    @property
-    def pending(self) -> int:
-        """How many predictions of this worker are not published yet."""
-        return self.added - self.published - self.lost
-
-    def flush(self, at_least: int = 0) -> None:
-        """Publishes what waits, for as long as so many predictions do.
-
-        Raises:
-            Unavailable: Pub/Sub does not answer; nothing is lost by it.
-        """
-        with self._flushing:
-            if self._reader is None and self._writer.folder is not None:
-                self._reader = SpoolReader(self._writer.folder)
-            if self._reader is not None:
-                self._drain(self._reader, at_least)
-
-    def close(self) -> None:
-        """Flushes for the last time, when the process ends; what cannot be published stays for the next."""
-        self._closed.set()
-        self._wake.set()
-        try:
-            self._end()
-        except TransientError as error:
-            facts = {"pending": self.pending, "spool": str(self._root), "error": str(error)}
-            logger.error("predictions lost at the end, unless the spool outlives the container", extra=facts)  # noqa: TRY400
-
-    def _end(self) -> None:
-        """Publishes what is left, and takes the folder away."""
-        with self._flushing:
-            ended, reader = self._writer.end(), self._reader
-            self._reader = None
-            if ended is None:
-                return
-            done = False
-            try:
-                self._drain(reader or SpoolReader(ended.folder))
-                done = True
-            finally:
-                ended.close(published=done)
+    def counts(self) -> LogCounts:
+        """What became of this worker's predictions, and what the keeper did."""
+        keeper = self._state.read_log() if self._state else LogState()
+        folder = self._writer.folder
+        settled = keeper.settled.get(folder.name, 0) if folder else 0
+        with self._lock:
+            pending = self.added - self.lost - self._strict - settled
+            return LogCounts(added=self.added, pending=max(pending, 0), lost=self.lost, keeper=keeper)
 
     def _append(self, header: Header, predictions: bytes) -> None:
         try:
@@ -170,9 +131,6 @@ class PredictionLog:
             return
         with self._lock:
             self.added += header.rows
-            crowded = self.added - self.published - self.lost >= BATCH_ROWS
-        if crowded and not self._wake.is_set():
-            self._wake.set()
 
     def _count_lost(self, rows: int, why: str) -> None:
         """Says so once in a while, not with every request."""
@@ -187,91 +145,11 @@ class PredictionLog:
 
     def _publish_now(self, record: Record) -> None:
         header = record.header
-        self._publisher.publish(_message(header.pipeline, header.model_version, [record], uuid4()))
+        self._publisher.publish(make_message(header.pipeline, header.model_version, [record], uuid4()))
         with self._lock:
             self.added += header.rows
-            self.published += header.rows
-
-    def _run(self) -> None:
-        crowded = False
-        while not self._closed.is_set():
-            try:
-                self.flush(BATCH_ROWS if crowded else 0)
-                self._adopt()
-            except TransientError as error:
-                logger.warning("prediction log waits", extra={"pending": self.pending, "error": str(error)})
-                self._trim()
-            except Exception:
-                logger.exception("prediction log failed")
-            crowded = self._wake.wait(min(self._flush_seconds, ADOPT_SECONDS))
-            self._wake.clear()
-
-    def _drain(self, reader: SpoolReader, at_least: int = 0) -> None:
-        while self._sending or (self.pending >= at_least and self._take(reader)):
-            self._send()
-            self.published += self._sending_rows
-            self._sending_rows = 0
-
-    def _take(self, reader: SpoolReader) -> bool:
-        batch = reader.take(BATCH_ROWS, BATCH_BYTES)
-        if batch is None:
-            return False
-        self._sending, self._sending_rows = _messages(batch), batch.rows
-        return True
-
-    def _send(self) -> None:
-        while self._sending:
-            try:
-                self._publisher.publish(self._sending[0])
-            except PermanentError as error:  # it must not stand in the way of the others
-                logger.error("predictions lost: not publishable", extra={"error": str(error)})  # noqa: TRY400
-                self.lost += self._sending_rows
-                self._sending_rows = 0
-            self._sending.pop(0)
-
-    def _adopt(self) -> None:
-        """Publishes what workers left behind that were killed."""
-        if time.monotonic() - self._adopted < ADOPT_SECONDS:
-            return
-        self._adopted = time.monotonic()
-        for folder in adopt(self._root):
-            rows, reader = 0, SpoolReader(folder)
-            while (batch := reader.take(BATCH_ROWS, BATCH_BYTES)) is not None:
-                for message in _messages(batch):
-                    self._publisher.publish(message)
-                rows += batch.rows
-            if rows:
-                logger.warning("predictions of a worker that was killed are published", extra={"rows": rows})
-
-    def _trim(self) -> None:
-        if self._reader is None or not (lost := self._reader.trim(self._spool_bytes)):
-            return
-        self.lost += lost
-        logger.error("predictions lost: the spool is full", extra={"lost": lost, "lost_in_all": self.lost})
+            self._strict += header.rows
 
 
 def _encode(predictions: Sequence[LoggedPrediction]) -> bytes:
     return msgspec.json.encode(predictions)[1:-1]
-
-
-def _messages(batch: Batch) -> list[Message]:
-    """One for each release; under a canary the records of two alternate."""
-    releases: dict[tuple[str, str], list[Record]] = {}
-    for record in (record for record in batch.records if record.header.pipeline):
-        releases.setdefault((record.header.pipeline, record.header.model_version), []).append(record)
-    return [_message(*release, records, batch.event_id(*release)) for release, records in releases.items()]
-
-
-def _message(pipeline: str, model_version: str, records: list[Record], event_id: UUID) -> Message:
-    """The event without decoding what is JSON already."""
-    event = PredictionsServed(
-        pipeline=pipeline,
-        model_version=model_version,
-        predictions=[],
-        failures=sum(record.header.failures for record in records),
-        microseconds=sum(record.header.microseconds for record in records),
-    )
-    fields = {name: value for name, value in msgspec.to_builtins(event).items() if name != "predictions"}
-    predictions = b",".join(record.predictions for record in records if record.predictions)
-    data = b'%b,"predictions":[%b]}' % (msgspec.json.encode(fields)[:-1], predictions)
-    return envelop(PredictionsServed.topic, data, SOURCE, event_id)

@@ -6,7 +6,6 @@ what it shares with others, brings along for itself. It needs the files alone: n
 
 import argparse
 import hashlib
-import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +15,6 @@ import msgspec
 from flask.testing import FlaskClient
 
 import predictor
-from esteira.bucket import Bucket
 from esteira.exceptions import EsteiraError
 from esteira.publisher import Publisher
 from esteira.release import MANIFEST, Pointer, Release
@@ -29,7 +27,6 @@ from predictor.served import ServedRelease
 from predictor.serving import Serving, Servings
 
 MAX_DIFFERENCES = 500
-_NOWHERE = "http://127.0.0.1:9"
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +79,7 @@ class RecordingLog(PredictionLog):
     """Keeps the predictions of the last request, to look at their features."""
 
     def __init__(self) -> None:
-        super().__init__(Publisher("replay"), math.inf, Path(tempfile.gettempdir()))
+        super().__init__(Publisher("replay"), Path(tempfile.gettempdir()))
         self.last: Sequence[LoggedPrediction] = []
 
     def add(
@@ -102,7 +99,7 @@ class LocalServings(Servings):
     """Serves one release from its folder."""
 
     def __init__(self, serving: Serving) -> None:
-        super().__init__(Bucket("replay", "replay", _NOWHERE), Path(tempfile.gettempdir()), math.inf)
+        super().__init__(Path(tempfile.gettempdir()))
         self._local = serving
 
     def get(self, pipeline: str) -> Serving:  # noqa: ARG002  there is one

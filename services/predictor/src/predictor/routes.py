@@ -8,7 +8,7 @@ from flask_swagger_ui import get_swaggerui_blueprint
 from esteira.events import ModelPromoted
 from esteira.publisher import Publisher
 from esteira.web import event_route, json_response, read_json, read_json_bytes
-from predictor.dialects.answering import DialectOptions
+from predictor.dialects.options import DialectOptions
 from predictor.feedback import FeedbackRequest, give_feedback
 from predictor.handlers import describe, list_pipelines
 from predictor.inference import JsonQuestion, predict

@@ -1,150 +1,57 @@
-"""Starts the HTTP server: `python -m predictor.server`.
+"""The first process of the predictor: `python -m predictor.server`.
 
-`SERVER` chooses it, gunicorn or granian; both serve the same app from `predictor.main`. Addresses and numbers come
-from the variables that gunicorn's configuration reads too: `HOST`, `PORT`, `WEB_CONCURRENCY`, `THREADS`, `LOG_LEVEL`;
-Vertex AI's `AIP_HTTP_PORT` comes before `PORT`.
+It starts the keeper before anything else, so that both load at once, and then the HTTP server that `SERVER` chooses:
+granian or gunicorn, which serve the same app from `predictor.main`. Addresses and numbers come from the variables that
+gunicorn's configuration reads too: `HOST`, `PORT`, `WEB_CONCURRENCY`, `THREADS`, `LOG_LEVEL`; Vertex AI's
+`AIP_HTTP_PORT` comes before `PORT`.
 """
 
-import fcntl
 import os
-import signal
-import socket
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-from flask import Flask
 
 from esteira.exceptions import SettingsInvalid
+from predictor.supervisor import STATE_DIR, Supervisor
 
-_GATE = "PREDICTOR_GATE"
-"""Names the file whose lock keeps workers listening."""
-THREADS = 16
-"""Of a worker: a client that is slow to send its body holds one."""
-SERVERS = ("gunicorn", "granian")
+SERVERS = ("granian", "gunicorn")
 """The first is the default."""
-_FILES = Path("/proc/self/fd")
-DRAIN_SECONDS = 0.5
-"""Between the last connection that is taken and the end of those that are idle."""
-GRACE_SECONDS = 8
-"""For what is in flight when the server is told to end; Cloud Run kills after ten."""
+DEFAULTS = {
+    "OMP_NUM_THREADS": "1",  # numpy would start threads when it is imported, and a fork has none of them
+    "ORT_DISABLE_TELEMETRY": "1",  # so would ONNX Runtime
+}
 
 
-def main(environ: Mapping[str, str]) -> None:
-    """Serves until it is told to end.
+def main(environ: Mapping[str, str]) -> int:
+    """Serves until it is told to end; gives the exit status.
 
     Raises:
         SettingsInvalid: there is no such server.
     """
-    if port := environ.get("AIP_HTTP_PORT"):  # before PORT, which the image sets
-        environ = {**environ, "PORT": port}
     server = environ.get("SERVER") or SERVERS[0]
     if server not in SERVERS:
         raise SettingsInvalid(f"SERVER is {server!r}: choose {' or '.join(SERVERS)}")
-    if server == "gunicorn":
-        command = [sys.executable, "-m", "gunicorn", "--no-control-socket", "-c", "python:esteira.gunicorn"]
-        os.execve(sys.executable, [*command, "predictor.main:create()"], dict(environ))  # noqa: S606  it takes the place of this process
-    _serve_with_granian(environ)
-
-
-def _serve_with_granian(environ: Mapping[str, str]) -> None:
-    from granian.constants import HTTPModes, Interfaces
-    from granian.server.mp import MPServer
-
-    class DrainingServer(MPServer):
-        """Granian ends connections that it took and has not heard from yet; so its workers are told a moment before
-        to take no more."""
-
-        def shutdown(self, exit_code: int = 0) -> None:
-            """Opens the gate for `_stop_listening` in each worker, lets those speak that were taken, and ends."""
-            fcntl.flock(gate, fcntl.LOCK_UN)
-            time.sleep(DRAIN_SECONDS)
-            super().shutdown(exit_code)  # type: ignore[no-untyped-call]
-
-    with tempfile.NamedTemporaryFile(prefix="esteira-gate-") as gate:
-        fcntl.flock(gate, fcntl.LOCK_EX)
-        os.environ[_GATE] = gate.name  # workers have this process's environment
-        DrainingServer(
-            "predictor.server:create",
-            factory=True,
-            interface=Interfaces.WSGI,
-            http=HTTPModes.http1,
-            websockets=False,
-            address=environ.get("HOST") or "0.0.0.0",  # noqa: S104  Cloud Run reaches a container from outside
-            port=int(environ.get("PORT") or 8080),
-            workers=int(environ.get("WEB_CONCURRENCY") or 1),
-            blocking_threads=int(environ.get("THREADS") or THREADS),
-            respawn_failed_workers=True,
-            workers_kill_timeout=GRACE_SECONDS,
-            log_dictconfig=_logging(environ.get("LOG_LEVEL") or "info"),
-        ).serve()
+    with tempfile.TemporaryDirectory(prefix="esteira-predictor-") as state:
+        os.environ.update({**DEFAULTS, **environ, STATE_DIR: state})
+        if port := environ.get("AIP_HTTP_PORT"):  # before PORT, which the image sets
+            os.environ["PORT"] = port
+        serve = _serve_with_granian if server == "granian" else _serve_with_gunicorn
+        status = Supervisor([sys.executable, "-m", "predictor.keeper"], serve).run()
     time.sleep(float(environ.get("LINGER_SECONDS") or 0))
+    return status
 
 
-def create() -> Flask:
-    """Makes the app of one of granian's workers."""
-    from predictor.main import create as create_app
+def _serve_with_granian() -> None:
+    from predictor.granian_server import serve
 
-    gate, parent = os.environ[_GATE], os.getppid()
-    for name in _open_files():
-        if str((_FILES / str(name)).readlink()) == gate:
-            os.close(name)  # came with the fork, and would hold the gate when the first process was killed
-    threading.Thread(target=_wait_at_gate, args=(gate, parent), name="gate", daemon=True).start()
-    return create_app()
+    serve(os.environ)
 
 
-def _wait_at_gate(gate: str, parent: int) -> None:
-    """Ends with the first process: takes no more connections when that says so, and nothing more when it is gone."""
-    with open(gate, "rb") as file:  # noqa: PTH123
-        fcntl.flock(file, fcntl.LOCK_SH)
-    _stop_listening()
-    time.sleep(DRAIN_SECONDS)  # a process that is killed loses its locks before it loses its children
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _open_files() -> list[int]:
-    return [int(file.name) for file in _FILES.iterdir() if file.is_symlink()]
-
-
-def _stop_listening() -> None:
-    """Takes the listening sockets away: a quiet one of this process's own replaces each."""
-    listening = [name for name in _open_files() if _is_listening(name)]
-    with socket.socket() as quiet:
-        quiet.bind(("127.0.0.1", 0))
-        quiet.listen()
-        quiet.setblocking(False)
-        for name in listening:
-            os.dup2(quiet.fileno(), name)
-
-
-def _is_listening(name: int) -> bool:
-    try:
-        copy = os.dup(name)
-    except OSError:  # closed meanwhile
-        return False
-    try:
-        found = socket.socket(fileno=copy)
-    except OSError:  # no socket
-        os.close(copy)
-        return False
-    with found:
-        return bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
-
-
-def _logging(level: str) -> dict[str, Any]:
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"json": {"()": "esteira.logs.JsonFormatter"}},
-        "handlers": {"stdout": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "json"}},
-        "loggers": {"_granian": {"level": level.upper(), "handlers": ["stdout"], "propagate": False}},
-    }
+def _serve_with_gunicorn() -> None:
+    command = [sys.executable, "-m", "gunicorn", "--no-control-socket", "-c", "python:predictor.gunicorn_config"]
+    os.execv(sys.executable, [*command, "predictor.main:create()"])  # noqa: S606  no shell is wanted
 
 
 if __name__ == "__main__":
-    main(os.environ)
+    sys.exit(main(os.environ))

@@ -1,31 +1,30 @@
-"""Which release serves each pipeline: follows the pointers in the bucket.
+"""Which release serves each pipeline in this worker: what the keeper fetched, brought to life.
 
-A new release is brought in whole, verified and smoke-tested beside the old one, and only then swapped in; requests
-under way keep the one they began with. A release that fails is refused: the old one stays, and the reason is shown.
-While a canary runs, its challenger is brought in beside the champion, and after it; whatever becomes of the challenger,
-the champion serves.
+A new release is loaded and smoke-tested beside the old one, and only then swapped in; requests under way keep the one
+they began with. A release that fails is refused: the old one stays, and the reason is shown. While a canary runs, its
+challenger is loaded beside the champion, and after it; whatever becomes of the challenger, the champion serves.
 """
 
-import hashlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from functools import partial
+import time
 from pathlib import Path
 
 import msgspec
 
-from esteira.bucket import Bucket
-from esteira.exceptions import EsteiraError, NotFound, ReleaseRefused, TransientError, Unavailable, UnknownPipeline
-from esteira.release import MANIFEST, Challenger, Pointer, release_path
-from esteira.runtime import fetch_release
+from esteira.exceptions import EsteiraError, ReleaseRefused, Unavailable, UnknownPipeline
+from esteira.release import Challenger, Pointer
+from esteira.release_files import find_damage
+from predictor.hints import LOOK, VERIFY, Mouth
 from predictor.served import ServedRelease
+from predictor.state import Fetched, Notice, Refusal, StateFolder
 
 logger = logging.getLogger(__name__)
 
-POINTERS = "serving/"
+POLL_SECONDS = 0.05
+AGAIN_SECONDS = 2.0
+"""After which a release is tried again that failed by no fault of its own."""
 
 
 class Serving(msgspec.Struct, frozen=True):
@@ -41,45 +40,32 @@ class Serving(msgspec.Struct, frozen=True):
         return self.runtime.release.prediction_log.delivery == "strict"
 
 
-class Refusal(msgspec.Struct, frozen=True):
-    """A release that a pointer names and that does not serve."""
-
-    pipeline: str
-    version: str
-    reason: str
-
-
 class Servings:
     """All pipelines that this process serves. Threads share it: a swap replaces one reference.
 
     A replaced release gives its memory back with the last request that uses it: nothing else refers to it.
     """
 
-    def __init__(
-        self, bucket: Bucket, cache: Path, poll_seconds: float, pinned: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, state: Path) -> None:
         """Starts nothing.
 
         Args:
-            bucket: holds pointers and releases.
-            cache: where releases are kept after download.
-            poll_seconds: how often the pointers are looked at.
-            pinned: pipelines that serve one version, whatever their pointers say.
+            state: the folder through which the keeper tells what it fetched.
         """
-        self._bucket = bucket
-        self._pinned = dict(pinned or {})
-        self._cache = cache
-        self._poll_seconds = poll_seconds
+        self._state = StateFolder(state)
+        self._keeper = Mouth(state)
         self._servings: dict[str, Serving] = {}
         self._refusals: dict[str, Refusal] = {}
         self._refused_challengers: dict[str, Refusal] = {}
-        self._seen: dict[str, int] = {}
-        self._looked = threading.Event()
-        self._wake = threading.Event()
+        self._followed: dict[str, Notice] = {}
+        self._stamp: tuple[int, int] | None = None
+        self._looked = False
+        self._applying = threading.Lock()
 
     def start(self) -> None:
-        """Starts to follow the pointers, in a thread of its own."""
-        threading.Thread(target=self._follow, name="pointers", daemon=True).start()
+        """Brings in what the keeper has already; then follows it, in a thread of its own."""
+        self.apply()
+        threading.Thread(target=self._follow, name="releases", daemon=True).start()
 
     def get(self, pipeline: str) -> Serving:
         """The release that serves `pipeline`.
@@ -116,126 +102,116 @@ class Servings:
 
     def require_ready(self) -> None:
         """Raises `Unavailable` until the pointers were read once and each pipeline they name is served."""
-        if not self._looked.is_set():
+        if not self._looked:
             raise Unavailable("the pointers in the bucket have not been read yet")
         for name, refusal in self.refusals().items():
             if name not in self._servings:
                 raise Unavailable(f"release {refusal.version} of {name} was refused: {refusal.reason}")
 
     def look_now(self) -> None:
-        """Looks at the pointers at once, not at the next poll."""
-        self._wake.set()
+        """Has the pointers looked at now, not at the next poll."""
+        self._keeper.hint(LOOK)
 
     def refresh(self) -> None:
-        """Brings every pipeline up to its pointer; one that fails does not hold up the others.
+        """Has the pointers looked at, and brings in what they name, before it returns.
 
         Raises:
-            Unavailable: the bucket does not answer; what serves goes on serving.
+            Unavailable: the bucket does not answer, or the keeper; what serves goes on serving.
         """
-        for pipeline, version in self._pinned.items():
-            if pipeline not in self._servings:
-                self._settle(pipeline, version, partial(self._serve_pinned, pipeline, version))
-        for found in self._bucket.list(POINTERS):
-            pipeline = _pipeline_of(found.path)
-            if pipeline and pipeline not in self._pinned and self._seen.get(found.path) != found.generation:
-                self._follow_pointer(found.path)
-        self._looked.set()
+        self._keeper.ask(LOOK)
+        self.apply()
 
-    def _serve_pinned(self, pipeline: str, version: str) -> bool:
-        return self.serve(pipeline, self._pin(pipeline, version))
-
-    def _pin(self, pipeline: str, version: str) -> Pointer:
-        """What a pointer to the version would say.
-
-        Raises:
-            NotFound: there is no such release.
-        """
-        path = release_path(pipeline, version)
-        digest = hashlib.sha256(self._bucket.read(f"{path}{MANIFEST}")).hexdigest()
-        return Pointer(
-            pipeline=pipeline,
-            generation=0,
-            version=version,
-            path=path,
-            sha256=digest,
-            promoted_at=datetime.now(UTC),
-            reason="pinned by MODEL_RELEASE",
-        )
+    def apply(self) -> None:
+        """Brings every pipeline up to what the keeper says; one that fails does not hold up the others."""
+        with self._applying:
+            self._stamp = self._state.stamp()
+            board = self._state.read_board()
+            for pipeline, notice in board.notices.items():
+                if self._followed.get(pipeline) != notice and self._settle(pipeline, notice):
+                    self._followed[pipeline] = notice
+            self._looked = board.looked
 
     def _follow(self) -> None:
+        tried = time.monotonic()
         while True:
-            try:
-                self.refresh()
-            except TransientError as error:
-                logger.warning("pointers not readable", extra={"error": str(error)})
-            except Exception:
-                logger.exception("pointers not followed")
-            self._wake.wait(self._poll_seconds)
-            self._wake.clear()
+            time.sleep(POLL_SECONDS)
+            if self._state.stamp() != self._stamp or time.monotonic() - tried >= AGAIN_SECONDS:
+                tried = time.monotonic()
+                try:
+                    self.apply()
+                except Exception:
+                    logger.exception("releases not followed")
 
-    def _follow_pointer(self, path: str) -> None:
-        read = self._bucket.read_versioned(path)
-        if read is None:
-            return
-        data, generation = read
-        pipeline = _pipeline_of(path)
-        if self._settle(
-            pipeline, _version(data), lambda: self.serve(pipeline, msgspec.json.decode(data, type=Pointer))
-        ):
-            self._seen[path] = generation
+    def _settle(self, pipeline: str, notice: Notice) -> bool:
+        """Whether nothing is to be gained by trying again before the keeper says something else."""
+        done = True
+        if notice.pointer is not None and notice.champion is not None:
+            done = self._serve(pipeline, notice.pointer, notice.champion, notice.challenger)
+        if notice.refused is not None:
+            self._refusals = {**self._refusals, pipeline: notice.refused}
+        if notice.refused_challenger is not None:
+            self._refused_challengers = {**self._refused_challengers, pipeline: notice.refused_challenger}
+        return done
 
-    def _settle(self, pipeline: str, version: str, serve: Callable[[], bool]) -> bool:
-        """Calls `serve`; whether nothing is to be gained by calling it again. The reason of a failure is kept."""
+    def _serve(self, pipeline: str, pointer: Pointer, champion: Fetched, challenger: Fetched | None) -> bool:
         try:
-            return serve()
-        except (TransientError, NotFound) as error:  # looked at again with the next poll
-            self._refuse(pipeline, version, str(error))
-            return False
-        except (EsteiraError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            self._refuse(pipeline, version, str(error))
-            return True
-        except Exception as error:  # a full disk, say: the other pipelines go on
+            return self.serve(pipeline, pointer, Path(champion.folder), Path(challenger.folder) if challenger else None)
+        except EsteiraError as error:
+            if self._is_fetched_again(Path(champion.folder), pointer.sha256):
+                self._refusals = {**self._refusals, pipeline: Refusal(pipeline, pointer.version, str(error))}
+                return True
+            reason, done = str(error), True
+        except Exception as error:  # no memory, say: the other pipelines go on
             logger.exception("release not brought in", extra={"pipeline": pipeline})
-            self._refuse(pipeline, version, f"{type(error).__name__}: {error}")
-            return False
+            reason, done = f"{type(error).__name__}: {error}", False
+        self._refuse(pipeline, pointer.version, reason)
+        return done
 
-    def serve(self, pipeline: str, pointer: Pointer) -> bool:
-        """Brings the release that `pointer` names in and puts it into service; then its challenger, if it can.
+    def serve(self, pipeline: str, pointer: Pointer, champion: Path, challenger: Path | None = None) -> bool:
+        """Puts the release that `pointer` names into service; then its challenger, if it can.
+
+        Args:
+            champion: the folder of the release.
+            challenger: of the pointer's challenger, if it was fetched.
 
         Returns:
-            False where the challenger may be had at another time.
+            False where the challenger may do better at another time.
 
         Raises:
             ReleaseRefused: it is not what it should be, or not of this pipeline.
-            NotFound: a file is missing in the bucket.
-            Unavailable: the bucket does not answer.
         """
         loaded = self._loaded(pipeline)
-        runtime = loaded.get(pointer.sha256) or self._bring_in(pipeline, pointer.path, pointer.sha256)
+        runtime = loaded.get(pointer.sha256) or _load(pipeline, champion, pointer.sha256)
         wanted = pointer.challenger
         self._put(pipeline, Serving(pointer, runtime, loaded.get(wanted.sha256) if wanted else None))
         self._refusals = {name: refusal for name, refusal in self._refusals.items() if name != pipeline}
-        if wanted is None or wanted.sha256 in loaded:
+        if wanted is None or challenger is None or wanted.sha256 in loaded:
             self._clear_challenger(pipeline)
             return True
         del loaded  # what the pointer no longer names gives its memory back before more is taken
-        return self._serve_challenger(pipeline, Serving(pointer, runtime), wanted)
+        return self._serve_challenger(pipeline, Serving(pointer, runtime), wanted, challenger)
 
-    def _serve_challenger(self, pipeline: str, serving: Serving, wanted: Challenger) -> bool:
+    def _serve_challenger(self, pipeline: str, serving: Serving, wanted: Challenger, folder: Path) -> bool:
         try:
-            challenger = self._bring_in(pipeline, wanted.path, wanted.sha256)
-        except (TransientError, NotFound) as error:
-            self._refuse_challenger(pipeline, wanted.version, str(error))
-            return False
+            challenger = _load(pipeline, folder, wanted.sha256)
         except EsteiraError as error:
-            self._refuse_challenger(pipeline, wanted.version, str(error))
+            if not self._is_fetched_again(folder, wanted.sha256):
+                self._refuse_challenger(pipeline, wanted.version, str(error))
             return True
-        except Exception as error:  # a full disk, say
+        except Exception as error:  # no memory, say
             logger.exception("challenger not brought in", extra={"pipeline": pipeline})
             self._refuse_challenger(pipeline, wanted.version, f"{type(error).__name__}: {error}")
             return False
         self._put(pipeline, Serving(serving.pointer, serving.runtime, challenger))
         self._clear_challenger(pipeline)
+        return True
+
+    def _is_fetched_again(self, folder: Path, sha256: str) -> bool:
+        """Whether a release failed because it was damaged since it was fetched; the keeper then says something else."""
+        if (damage := find_damage(folder, sha256)) is None:
+            return False
+        logger.warning("fetched release damaged; it is fetched again", extra={"error": damage})
+        self._keeper.hint(VERIFY)
         return True
 
     def _loaded(self, pipeline: str) -> dict[str, ServedRelease]:
@@ -247,12 +223,6 @@ class Servings:
         if current.challenger is not None and current.pointer.challenger is not None:
             found[current.pointer.challenger.sha256] = current.challenger
         return found
-
-    def _bring_in(self, pipeline: str, path: str, sha256: str) -> ServedRelease:
-        runtime = ServedRelease(fetch_release(self._bucket, path, sha256, self._cache), sha256)
-        if runtime.release.pipeline != pipeline:
-            raise ReleaseRefused(f"it is a release of {runtime.release.pipeline}; promote one of {pipeline}")
-        return runtime
 
     def _put(self, pipeline: str, serving: Serving) -> None:
         before = self._servings.get(pipeline)
@@ -279,13 +249,8 @@ class Servings:
         self._refused_challengers = kept
 
 
-def _pipeline_of(pointer: str) -> str:
-    """Of the path of a pointer; empty where it is none."""
-    return pointer.removeprefix(POINTERS).removesuffix(".json") if pointer.endswith(".json") else ""
-
-
-def _version(pointer: bytes) -> str:
-    try:
-        return str(msgspec.json.decode(pointer)["version"])
-    except (msgspec.MsgspecError, KeyError, TypeError):
-        return "?"
+def _load(pipeline: str, folder: Path, sha256: str) -> ServedRelease:
+    runtime = ServedRelease(folder, sha256)
+    if runtime.release.pipeline != pipeline:
+        raise ReleaseRefused(f"it is a release of {runtime.release.pipeline}; promote one of {pipeline}")
+    return runtime

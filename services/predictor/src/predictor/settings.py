@@ -1,6 +1,8 @@
 """What the predictor's environment tells it."""
 
+import os
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,9 +12,9 @@ import msgspec
 from esteira.exceptions import Problem, SettingsInvalid
 from esteira.settings import ServiceSettings
 from predictor.access import read_keys
-from predictor.dialects.answering import DialectOptions
+from predictor.dialects.options import DialectOptions
 from predictor.limits import MAX_PENDING_BYTES
-from predictor.prediction_log import SPOOL_BYTES
+from predictor.spool import SPOOL_BYTES
 
 Route = Annotated[str, msgspec.Meta(pattern=r"^/[^<>?#\s]*$")]
 
@@ -20,7 +22,7 @@ Route = Annotated[str, msgspec.Meta(pattern=r"^/[^<>?#\s]*$")]
 class PredictorSettings(ServiceSettings, frozen=True, kw_only=True):
     """The predictor needs the bucket alone; Pub/Sub takes its log."""
 
-    server: Literal["gunicorn", "granian"] = "gunicorn"
+    server: Literal["granian", "gunicorn"] = "granian"
     """The HTTP server; read by `predictor.server`, which starts it."""
     pointer_poll_seconds: float = 2.0
     """How often the pointers in the bucket are looked at; `model-promoted` makes it sooner."""
@@ -75,6 +77,17 @@ class PredictorSettings(ServiceSettings, frozen=True, kw_only=True):
             health_route=self.aip_health_route,
             predict_route=self.aip_predict_route,
         )
+
+    @property
+    def cache(self) -> Path:
+        """The folder of releases."""
+        return self.cache_dir or Path(tempfile.gettempdir()) / f"esteira-predictor-{os.getuid()}"
+
+    @property
+    def spool(self) -> Path:
+        """The folder of all spools; what was meant for one Pub/Sub is never sent to another."""
+        address = f"{self.google_cloud_project}@{self.pubsub_emulator_host or 'pubsub'}"
+        return self.spool_dir or self.cache / "spool" / re.sub(r"[^A-Za-z0-9.@-]", "_", address)
 
     @property
     def pinned(self) -> dict[str, str]:

@@ -13,7 +13,8 @@ from esteira.exceptions import BadInput, NotFound, ReleaseRefused
 from esteira.pipeline import LoadedPipeline
 from esteira.promotions import PromotedRelease
 from esteira.release import Gate
-from esteira.runtime import ReleaseRuntime, fetch_release
+from esteira.release_files import fetch_release
+from esteira.runtime import ReleaseRuntime
 from esteira.scoring import Array
 from trainer import gates
 from trainer.compare import SliceDifference, compare, compare_slices

@@ -24,17 +24,6 @@ Output = Literal["score", "label", "all"]
 _PLACE = re.compile(r"rows(?:\[(?P<at>\d+)\](?:\.(?P<name>.*))?)?", re.DOTALL)
 
 
-class DialectOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the dialects are told by the service's settings."""
-
-    default_pipeline: str | None = None
-    """The pipeline that dialects without a name in the path serve; the only one there is if not set."""
-    health_route: str | None = None
-    """Vertex AI's path for health."""
-    predict_route: str | None = None
-    """Vertex AI's path for predictions."""
-
-
 class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a request may say besides its rows."""
 

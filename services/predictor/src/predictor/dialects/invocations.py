@@ -16,7 +16,6 @@ from esteira.exceptions import BadInput, Problem
 from esteira.release import Release
 from esteira.web import decode_json, json_response
 from predictor.dialects.answering import (
-    DialectOptions,
     Output,
     Parameters,
     answer_errors,
@@ -27,6 +26,7 @@ from predictor.dialects.answering import (
     predict_rows,
     read_plain_body,
 )
+from predictor.dialects.options import DialectOptions
 from predictor.dialects.rows import Rows, read_columns, read_records, read_table
 from predictor.dialects.texts import read_csv, read_json_lines
 from predictor.inference import Answer

@@ -10,7 +10,6 @@ from flask import Blueprint, Response, request
 
 from esteira.web import decode_json, json_response, read_json_bytes
 from predictor.dialects.answering import (
-    DialectOptions,
     Parameters,
     answer_errors,
     check_output,
@@ -20,6 +19,7 @@ from predictor.dialects.answering import (
     predict_rows,
     render_error,
 )
+from predictor.dialects.options import DialectOptions
 from predictor.dialects.rows import read_records
 from predictor.limits import MAX_REQUEST_BYTES
 from predictor.prediction_log import PredictionLog

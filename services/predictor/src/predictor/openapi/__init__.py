@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from predictor.dialects.answering import DialectOptions, find_default
+from predictor.dialects.answering import find_default
+from predictor.dialects.options import DialectOptions
 from predictor.openapi.dialects import model_paths, service_paths
 from predictor.openapi.native import common_paths, native_paths
 from predictor.openapi.schemas import ERROR

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from esteira.release import Release
-from predictor.dialects.answering import DialectOptions
+from predictor.dialects.options import DialectOptions
 from predictor.dialects.rows import request_columns
 from predictor.dialects.tensors import describe_inputs
 from predictor.openapi.schemas import answer_schema, array_of, content, object_of, operation, row_schema

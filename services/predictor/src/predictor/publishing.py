@@ -1,0 +1,191 @@
+"""Publishes what workers spool, in batches, off the path of every request.
+
+A batch keeps its event ids until Pub/Sub has taken it, also when the keeper is killed meanwhile, so that one sent twice
+is stored once. While Pub/Sub is away all waits in the spools; where one is larger than its limit the oldest make room,
+are counted, and an ERROR says so.
+"""
+
+import logging
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+
+from esteira.events import Message, PredictionsServed, envelop
+from esteira.exceptions import PermanentError, TransientError
+from esteira.publisher import Publisher
+from predictor.spool import SPOOL_BYTES, Lock, Record, find_spools, lock_root, lock_spool, remove_spool
+from predictor.spool_reader import Batch, SpoolReader
+from predictor.state import LogState
+
+logger = logging.getLogger(__name__)
+
+BATCH_ROWS = 500
+BATCH_BYTES = 1 << 20
+SOURCE = "predictor"
+
+
+class SpoolPublisher:
+    """Publishes the spools below a root, of workers that live and of those that have ended. One thread at a time.
+
+    Args:
+        publisher: to Pub/Sub.
+        root: holds the spools of all workers that publish to the same project.
+        spool_bytes: how much of a worker may wait for Pub/Sub.
+    """
+
+    def __init__(self, publisher: Publisher, root: Path, spool_bytes: int = SPOOL_BYTES) -> None:
+        self._publisher = publisher
+        self._root = root
+        self._spool_bytes = spool_bytes
+        self._lock: Lock | None = None
+        self._spools: dict[Path, _Spool] = {}
+        self.published = 0
+        self.lost = 0
+
+    def publish(self) -> bool:
+        """Publishes what lies there now, the oldest of each worker first, and takes away what is of no more use.
+
+        Returns:
+            False where another keeper does so.
+
+        Raises:
+            Unavailable: Pub/Sub does not answer; nothing is lost by it, unless a spool is too large.
+        """
+        if self._lock is None:
+            self._lock = lock_root(self._root)
+        if self._lock is None:
+            return False
+        self._look()
+        ended = {folder: lock for folder in self._spools if (lock := lock_spool(folder))}  # before they are drained
+        try:
+            self._drain()
+            for folder in ended:
+                remove_spool(folder)
+        except TransientError:
+            self._trim()
+            raise
+        finally:
+            for lock in ended.values():
+                lock.free()
+        return True
+
+    def close(self) -> None:
+        """Leaves them to another keeper."""
+        if self._lock is not None:
+            self._lock.free()
+            self._lock = None
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether no other keeper publishes them."""
+        return self._lock is not None
+
+    def has_living(self) -> bool:
+        """Whether a worker may still add to its spool."""
+        return not all(map(_has_ended, find_spools(self._root)))
+
+    def has_ended(self) -> bool:
+        """Whether there is a spool whose worker has ended."""
+        return any(map(_has_ended, find_spools(self._root)))
+
+    def state(self) -> LogState:
+        """What was done so far, and what waits."""
+        self._look()
+        settled = {folder.name: spool.reader.settled for folder, spool in self._spools.items()}
+        return LogState(self.published, self.lost, self.waiting(), settled)
+
+    def waiting(self) -> int:
+        """Bytes in all spools that are not published."""
+        self._look()
+        return sum(spool.reader.waiting() for spool in self._spools.values())
+
+    def count_waiting(self) -> int:
+        """Predictions in all spools that are not published; it reads them all."""
+        self._look()
+        return sum(spool.reader.count() for spool in self._spools.values())
+
+    def _look(self) -> None:
+        known = self._spools
+        self._spools = {folder: known.get(folder) or _Spool(folder) for folder in find_spools(self._root)}
+
+    def _drain(self) -> None:
+        """In turns, so that one busy worker does not hold up the others."""
+        left = list(self._spools.values())
+        while left:
+            left = [spool for spool in left if self._send_batch(spool)]
+
+    def _send_batch(self, spool: "_Spool") -> bool:
+        if not spool.take():
+            return False
+        lost = False
+        while spool.sending:
+            try:
+                self._publisher.publish(spool.sending[0])
+            except PermanentError as error:  # it must not stand in the way of the others
+                logger.error("predictions lost: not publishable", extra={"error": str(error)})  # noqa: TRY400
+                lost = True
+            spool.sending.pop(0)
+        self._count(spool.rows or 0, lost=lost)
+        spool.settle()
+        return True
+
+    def _count(self, rows: int, *, lost: bool) -> None:
+        self.published += 0 if lost else rows
+        self.lost += rows if lost else 0
+
+    def _trim(self) -> None:
+        for spool in self._spools.values():
+            if lost := spool.reader.trim(self._spool_bytes):
+                self.lost += lost
+                logger.error("predictions lost: the spool is full", extra={"lost": lost, "lost_in_all": self.lost})
+
+
+class _Spool:
+    """A spool, and the batch of it that is under way."""
+
+    def __init__(self, folder: Path) -> None:
+        self.reader = SpoolReader(folder)
+        self.sending: list[Message] = []
+        self.rows: int | None = None
+
+    def take(self) -> bool:
+        """Whether there is a batch to be sent: the one under way, or the next."""
+        if self.rows is None and (batch := self.reader.take(BATCH_ROWS, BATCH_BYTES)):
+            self.sending, self.rows = make_messages(batch), batch.rows
+        return self.rows is not None
+
+    def settle(self) -> None:
+        """All of it is sent."""
+        self.reader.settle(self.rows or 0)
+        self.rows = None
+
+
+def _has_ended(folder: Path) -> bool:
+    if (lock := lock_spool(folder)) is None:
+        return False
+    lock.free()
+    return True
+
+
+def make_messages(batch: Batch) -> list[Message]:
+    """One for each release; under a canary the records of two alternate."""
+    releases: dict[tuple[str, str], list[Record]] = {}
+    for record in (record for record in batch.records if record.header.pipeline):
+        releases.setdefault((record.header.pipeline, record.header.model_version), []).append(record)
+    return [make_message(*release, records, batch.event_id(*release)) for release, records in releases.items()]
+
+
+def make_message(pipeline: str, model_version: str, records: list[Record], event_id: UUID) -> Message:
+    """The event without decoding what is JSON already."""
+    event = PredictionsServed(
+        pipeline=pipeline,
+        model_version=model_version,
+        predictions=[],
+        failures=sum(record.header.failures for record in records),
+        microseconds=sum(record.header.microseconds for record in records),
+    )
+    fields = {name: value for name, value in msgspec.to_builtins(event).items() if name != "predictions"}
+    predictions = b",".join(record.predictions for record in records if record.predictions)
+    data = b'%b,"predictions":[%b]}' % (msgspec.json.encode(fields)[:-1], predictions)
+    return envelop(PredictionsServed.topic, data, SOURCE, event_id)

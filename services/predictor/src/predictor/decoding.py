@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
-from esteira_kernel.rows import UNREADABLE, RowReader
 
 from esteira.schema import MAX_STRING, Column, Feature, Refused, Value, check_value
 from esteira.scoring import Array
+from esteira_kernel.rows import UNREADABLE, RowReader
 from predictor.prediction_log import LoggedFeatures
 
 MAX_ROWS = 1000

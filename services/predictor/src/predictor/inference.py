@@ -288,6 +288,7 @@ def _logged(
 ) -> list[LoggedPrediction]:
     served_at = datetime.now(UTC)
     moments: Sequence[datetime | None] = [None] * len(ids)
+    keys: Sequence[str | None] = entities or [None] * len(ids)
     rows = {}
     if read.rows is not None:
         moments = [served.event_time(row) for row in read.rows]
@@ -305,7 +306,7 @@ def _logged(
             row=rows.get(position),
         )
         for position, (id_, entity, moment, row, score) in enumerate(
-            zip(ids, entities or [None] * len(ids), moments, values, scores, strict=True)
+            zip(ids, keys, moments, values, scores, strict=True)
         )
     ]
 

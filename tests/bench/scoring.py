@@ -1,8 +1,9 @@
-"""Scores rows with the exported model, and with the scikit-learn estimator that it was exported from.
+"""Scores rows in native code, with ONNX Runtime, and with the scikit-learn estimator that both were exported from.
 
-Both sides get what a server has in hand, a row of plain values: ours encodes and scores it, the other makes the
-DataFrame that a scikit-learn pipeline with native categories wants. Rounds alternate; medians and their ratio are
-printed, and one JSON line at the end.
+All get what a server has in hand, a row of plain values: ours encode and score it, the other makes the DataFrame that a
+scikit-learn pipeline with native categories wants. Then the sums alone, for a matrix that is encoded already. Rounds
+alternate; medians and medians of ratios are printed, and one JSON line at the end. Seconds are the processor's, so
+that what else the machine does counts little.
 
     python tests/bench/scoring.py [--rounds 7]
 """
@@ -21,12 +22,14 @@ import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from esteira.scoring import OnnxModel
-from trainer.export import export_model
+from esteira.trees import TreesModel
+from trainer.export import export_model, export_trees
 from trainer.learners import build_pipeline, encode_frame, fit, learn_features
 
 ROWS = 20_000
 BATCHES = (1, 100, 1000)
 SECONDS = 0.4
+PARAMS: dict = {"max_iter": 200, "early_stopping": False}
 
 
 def make_frame(rows: int) -> tuple[pd.DataFrame, np.ndarray]:
@@ -42,51 +45,71 @@ def make_frame(rows: int) -> tuple[pd.DataFrame, np.ndarray]:
 
 
 def per_second(work: Callable[[], object], rows: int) -> float:
-    """Rows a second over about `SECONDS`."""
+    """Rows a second of the processor, over about `SECONDS`."""
     work()
-    done, began = 0, time.perf_counter()
-    while time.perf_counter() - began < SECONDS:
+    done, began = 0, time.process_time()
+    while time.process_time() - began < SECONDS:
         work()
         done += rows
-    return done / (time.perf_counter() - began)
+    return done / (time.process_time() - began)
+
+
+class Sides:
+    """The same trees thrice, fitted on the same rows."""
+
+    def __init__(self) -> None:
+        self.frame, target = make_frame(ROWS)
+        kinds = {name: "numeric" if name.startswith("number") else "categorical" for name in self.frame}
+        features = learn_features(self.frame, kinds)
+        self.matrix = encode_frame(features, self.frame)
+        learner = build_pipeline("hist_gradient_boosting", features, "binary", PARAMS)
+        ours = fit(learner, features, self.matrix, target)
+        self.kernel = TreesModel(export_trees(ours, features, "binary"), "binary", features)
+        self.onnx = OnnxModel(export_model(ours, features, "binary"), "binary", features)
+        categories = {name: "category" for name, kind in kinds.items() if kind == "categorical"}
+        self.dtypes = self.frame.astype(categories).dtypes.to_dict()
+        self.theirs = HistGradientBoostingClassifier(**PARAMS, categorical_features="from_dtype")
+        self.theirs.fit(self.frame.astype(self.dtypes), target)
+
+    def from_values(self, rows: int) -> dict[str, Callable[[], object]]:
+        """Work from plain values to scores."""
+        columns = {name: [None if v != v else v for v in self.frame[name][:rows].tolist()] for name in self.frame}
+        return {
+            "kernel": lambda: self.kernel.score(self.kernel.encoder.encode(columns)),
+            "onnx": lambda: self.onnx.score(self.onnx.encoder.encode(columns)),
+            "sklearn": lambda: self.theirs.predict_proba(pd.DataFrame(columns).astype(self.dtypes)),
+        }
+
+    def from_matrix(self, rows: int) -> dict[str, Callable[[], object]]:
+        """Work from a matrix to sums."""
+        matrix = self.matrix[:rows].copy()
+        return {"kernel": lambda: self.kernel.raw(matrix), "onnx": lambda: self.onnx.raw(matrix)}
+
+
+def compare(title: str, works: Callable[[int], dict[str, Callable[[], object]]], rounds: int) -> dict[str, dict]:
+    """Prints a table of rows a second and of how often the kernel's are those of the others."""
+    others = [name for name in works(1) if name != "kernel"]
+    print(title, *(f"{name:>12}" for name in ("kernel", *others)), *(f"{f'/ {name}':>10}" for name in others))
+    figures: dict[str, dict] = {}
+    for rows in BATCHES:
+        side = works(rows)
+        found = [{name: per_second(work, rows) for name, work in side.items()} for _ in range(rounds)]
+        speeds = {name: median(one[name] for one in found) for name in side}
+        ratios = {name: median(one["kernel"] / one[name] for one in found) for name in others}
+        shown = [*(f"{speed:>12,.0f}" for speed in speeds.values()), *(f"{ratio:>10.1f}" for ratio in ratios.values())]
+        print(f"{rows:>{len(title)}}", *shown)
+        figures[str(rows)] = {"rows_per_s": {name: round(speed) for name, speed in speeds.items()}, "ratio": ratios}
+    return figures
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rounds", type=int, default=7)
     rounds = arguments.parse_args().rounds
-
-    frame, target = make_frame(ROWS)
-    kinds = {name: "numeric" if name.startswith("number") else "categorical" for name in frame}
-    features = learn_features(frame, kinds)
-    ours = fit(
-        build_pipeline("hist_gradient_boosting", features, "binary", {"max_iter": 200, "early_stopping": False}),
-        features,
-        encode_frame(features, frame),
-        target,
-    )
-    model = OnnxModel(export_model(ours, features, "binary"), "binary", features)
-    typed = frame.astype({name: "category" for name, kind in kinds.items() if kind == "categorical"})
-    theirs = HistGradientBoostingClassifier(max_iter=200, early_stopping=False, categorical_features="from_dtype")
-    theirs.fit(typed, target)
-
-    ratios = {}
-    print(f"{'rows':>5} {'exported, rows/s':>18} {'scikit-learn, rows/s':>21} {'ratio':>7}")
-    for rows in BATCHES:
-        columns = {name: [None if v != v else v for v in frame[name][:rows].tolist()] for name in frame}
-        dtypes = typed.dtypes.to_dict()
-
-        def exported(columns: dict = columns) -> object:
-            return model.score(model.encoder.encode(columns))
-
-        def on_frame(columns: dict = columns, dtypes: dict = dtypes) -> object:
-            return theirs.predict_proba(pd.DataFrame(columns).astype(dtypes))
-
-        pairs = [(per_second(exported, rows), per_second(on_frame, rows)) for _ in range(rounds)]
-        a, b = median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
-        ratios[rows] = round(median(x / y for x, y in pairs), 1)
-        print(f"{rows:>5} {a:>18,.0f} {b:>21,.0f} {ratios[rows]:>7.1f}")
-    print(json.dumps({"scoring_ratio": ratios}))
+    sides = Sides()
+    values = compare("values to scores, rows", sides.from_values, rounds)
+    sums = compare("matrix to sums, rows  ", sides.from_matrix, rounds)
+    print(json.dumps({"scoring": values, "sums": sums}))
 
 
 if __name__ == "__main__":

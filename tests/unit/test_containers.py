@@ -19,7 +19,8 @@ from esteira.settings import ServiceSettings
 from pages import ROOT
 
 UNWANTED = ("alembic", "mlflow", "mlflow-skinny", "pandas", "psycopg", "scikit-learn", "sqlalchemy")
-OWN_CODE = {name: ("shared", f"services/{name}") for name in SERVICES}
+SCORING = ("trainer", "predictor")
+OWN_CODE = {name: (*(("kernel",) if name in SCORING else ()), "shared", f"services/{name}") for name in SERVICES}
 
 
 @pytest.fixture(params=DOCKERFILES)
@@ -117,9 +118,10 @@ def test_a_service_is_started_as_its_entry_says(service: str) -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_services_are_built_alike(service: str) -> None:
-    """What differs is the name, what reads pipelines or writes to MLflow, and the server that is started."""
+    """What differs is the name, what scores, reads pipelines or writes to MLflow, and the server that is started."""
     own = (
         r"COPY pipelines .*\n",
+        r"COPY kernel .*\n| /source/kernel\b",
         r"CMD \[\"(gunicorn|python)\".*\n",
         r"    (PIPELINES_DIR|DO_NOT_TRACK|MLFLOW_\w+)=\S+ \\\n",
     )

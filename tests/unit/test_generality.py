@@ -7,7 +7,7 @@ from pathlib import Path
 from esteira.pipeline import load_pipeline
 
 ROOT = Path(__file__).parents[2]
-MEMBERS = ("services", "shared", "cli/src")
+MEMBERS = ("services", "kernel", "shared", "cli/src")
 REFERENCE = ROOT / "pipelines" / "flights"
 WORD = re.compile(rf"\b{REFERENCE.name}\b", re.IGNORECASE)
 DEMO = ("cli/src/esteira_cli/demo/command.py", f'default="pipelines/{REFERENCE.name}",')

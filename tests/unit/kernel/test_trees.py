@@ -43,6 +43,12 @@ def test_leaves_of_all_trees_are_added_up() -> None:
     assert sums[:, 0].tolist() == [110.0, 220.0, 310.0, 320.0, 310.0, 310.0, 110.0]
 
 
+def test_a_missing_number_may_answer_false() -> None:
+    arrays = example()
+    arrays["coded"][0, 0] = 0b10
+    assert TreeSums(arrays).score(np.array([[np.nan, 0.0], [1.0, 0.0]]))[:, 0].tolist() == [120.0, 110.0]
+
+
 def test_each_output_has_trees_of_its_own() -> None:
     sums = TreeSums(example() | {"outputs": np.array(2, dtype=np.uint32)}).score(np.array([[2.0, 1.0]]))
     assert sums.tolist() == [[20.0, 200.0]]
@@ -163,19 +169,19 @@ def walk(thresholds: list[float], leaves: list[float], value: float) -> float:
     return leaves[sum(threshold < value for threshold in thresholds)]
 
 
-@settings(max_examples=100, deadline=None)
-@given(
-    st.lists(st.lists(st.floats(allow_nan=False), max_size=70, unique=True), min_size=1, max_size=12),
-    st.lists(st.floats(allow_nan=False), min_size=1, max_size=20),
-)
-def test_sums_are_those_of_walking_down_each_tree(trees: list[list[float]], values: list[float]) -> None:
-    ordered = [sorted(tree) for tree in trees]
-    leaves = [[float(at * 1000 + leaf) + 0.1 for leaf in range(len(tree) + 1)] for at, tree in enumerate(ordered)]
-    sums = TreeSums(_chains(ordered, leaves)).score(np.array(values)[:, None])[:, 0]
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 3), st.lists(st.integers(0, 70), min_size=1, max_size=12), st.integers(0, 2**32 - 1))
+def test_sums_are_those_of_walking_down_each_tree(outputs: int, sizes: list[int], seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    trees = [sorted(generator.normal(size=size).round(2).tolist()) for size in sizes * outputs]
+    leaves = [generator.normal(size=len(tree) + 1).tolist() for tree in trees]
+    values = [*generator.normal(size=20).tolist(), *(tree[0] for tree in trees if tree), np.inf, -np.inf]
+    arrays = _chains(trees, leaves) | {"outputs": np.array(outputs, dtype=np.uint32)}
+    sums = TreeSums(arrays).score(np.array(values)[:, None])
     for value, found in zip(values, sums.tolist(), strict=True):
-        expected = 0.0
-        for tree, own in zip(ordered, leaves, strict=True):
-            expected += walk(tree, own, value)
+        expected = [0.0] * outputs
+        for at, (tree, own) in enumerate(zip(trees, leaves, strict=True)):
+            expected[at % outputs] += walk(tree, own, value)
         assert found == expected
 
 

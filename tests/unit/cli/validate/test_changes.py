@@ -82,6 +82,7 @@ def test_the_root_is_found_from_below_and_missed_outside(
         ("services/etl/src/etl/prepare.py", True),
         ("services/etl/Dockerfile", False),
         ("shared/src/esteira/schema.py", True),
+        ("kernel/src/esteira_kernel/trees.zig", True),
         ("shared/migrations/versions/0001_first_tables.py", False),
         ("services/predictor/src/predictor/handlers.py", False),
         ("services/monitor/src/monitor/drift.py", False),

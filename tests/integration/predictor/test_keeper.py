@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import psutil
 import pytest
+from google.api_core.exceptions import DeadlineExceeded
 from google.cloud.pubsub_v1 import PublisherClient, SubscriberClient
 
 from esteira.bucket import Bucket
@@ -36,6 +38,14 @@ class Topic:
     def read(self, number: int) -> dict[str, float]:
         """Ids and scores, once there are so many."""
         return read_log(self._subscriber, self._subscription, number)
+
+    def is_empty(self) -> bool:
+        """Whether no more was said than what was read."""
+        with suppress(DeadlineExceeded):
+            return not self._subscriber.pull(
+                subscription=self._subscription, max_messages=1, timeout=1
+            ).received_messages
+        return True
 
 
 @pytest.fixture
@@ -166,7 +176,8 @@ def test_two_predictors_that_share_their_spools_publish_once(
     other.stop()
     answered = server.answered | other.answered
     assert len(answered) == 40
-    assert topic.read(41) == answered
+    assert topic.read(40) == answered
+    assert topic.is_empty()
     assert list((tmp_path / "cache" / "spool").glob("*/[!.]*")) == []
 
 

@@ -61,6 +61,10 @@ class Ear:
         for name in names:
             _send(self._folder, name, error)
 
+    def close(self) -> None:
+        """Hears no more."""
+        self._socket.close()
+
 
 class Mouth:
     """A worker's end.

@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Mapping
 
-from esteira.exceptions import SettingsInvalid
 from predictor.supervisor import STATE_DIR, Supervisor
 
 SERVERS = ("granian", "gunicorn")
@@ -31,6 +30,8 @@ def main(environ: Mapping[str, str]) -> int:
     """
     server = environ.get("SERVER") or SERVERS[0]
     if server not in SERVERS:
+        from esteira.exceptions import SettingsInvalid  # not before the keeper is started
+
         raise SettingsInvalid(f"SERVER is {server!r}: choose {' or '.join(SERVERS)}")
     with tempfile.TemporaryDirectory(prefix="esteira-predictor-") as state:
         os.environ.update({**DEFAULTS, **environ, STATE_DIR: state})

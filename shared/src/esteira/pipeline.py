@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from esteira.exceptions import PipelineInvalid, UnknownPipeline
+from esteira.fields import NULL_VALUES
 from esteira.release import LogRules
 from esteira.schema import Column, ColumnType
 from esteira.yaml_document import YamlDocument
@@ -131,7 +132,7 @@ class Pipeline(Section, frozen=True, kw_only=True):
     columns: dict[str, dict[str, Any]]
     event_time: str | None = None
     """The timestamp column that says when a row happened."""
-    null_values: tuple[str, ...] = ("", "NA")
+    null_values: tuple[str, ...] = NULL_VALUES
     """How files write a missing value."""
     reference: dict[str, Reference] = {}
     training: Training = Training()

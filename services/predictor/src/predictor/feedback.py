@@ -11,8 +11,9 @@ from esteira.publisher import Publisher
 from esteira.release import Release
 from esteira.schema import Row, entity_key
 from predictor.decoding import MAX_ROWS
-from predictor.inference import MAX_PROBLEMS, check_keys, check_objects
+from predictor.inference import check_keys
 from predictor.prediction_log import SOURCE
+from predictor.problems import check_objects, refuse
 from predictor.serving import Serving
 
 
@@ -64,8 +65,7 @@ def _check_outcomes(release: Release, given: list[FeedbackOutcome]) -> None:
         for position, outcome in enumerate(given)
         if outcome.event_time and not 1700 <= outcome.event_time.year < 2200
     ]
-    if wrong:
-        raise BadInput(wrong[:MAX_PROBLEMS])
+    refuse(wrong)
 
 
 def _outcome(release: Release, row: Row, given: FeedbackOutcome) -> Outcome:

@@ -231,6 +231,10 @@ def _broken_rules(column: Column) -> dict[str, str]:
             broken[rule] = f"is for numbers, and the column is of type {column.type}"
         elif bound is not None and not math.isfinite(bound):
             broken[rule] = "must be a finite number"
+    if column.type == "integer" and low is not None and low >= 2**63:
+        broken["min"] = "is above all integers of 64 bits"
+    if column.type == "integer" and high is not None and high < -(2**63):
+        broken["max"] = "is below all integers of 64 bits"
     if low is not None and high is not None and low > high:
         broken["min"] = f"is {low:g}, above the maximum {high:g}"
     if column.values is not None and (column.type != "string" or not column.values):

@@ -150,8 +150,10 @@ def decode_json(body: bytes, cls: type[T] | Any = Any) -> Any:
     """
     try:
         return msgspec.json.decode(body, type=cls)
-    except msgspec.MsgspecError as error:
+    except msgspec.ValidationError as error:
         raise BadInput([_problem(str(error))]) from error
+    except msgspec.MsgspecError as error:
+        raise BadInput([Problem("", f"is not JSON: {str(error).removeprefix('JSON is malformed: ')}")]) from error
     except RecursionError as error:
         raise BadInput([Problem("", "is nested too deeply")]) from error
     except (UnicodeDecodeError, ValueError) as error:

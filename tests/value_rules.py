@@ -60,7 +60,7 @@ GOOD = {
     "due": "2013-01-31",
 }
 MOMENT = datetime(2013, 1, 31, 18, tzinfo=UTC)
-NO_TEXT = "holds a character that is no text (NUL or half a surrogate pair)"
+NO_TEXT = "holds what is no text (NUL, half a surrogate pair, bytes that are not UTF-8)"
 
 
 class Refused(msgspec.Struct, frozen=True):

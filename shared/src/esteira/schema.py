@@ -211,7 +211,7 @@ def _string(value: object) -> str | None:
     if not isinstance(value, str):
         return None
     if "\0" in value or (not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value)):
-        raise Refused("holds a character that is no text (NUL or half a surrogate pair)")
+        raise Refused("holds what is no text (NUL, half a surrogate pair, bytes that are not UTF-8)")
     return value
 
 

@@ -21,7 +21,7 @@ from etl.records import Records
 from etl.source import FileRefused, check_header
 from etl.workbench import Workbench
 from row_rules import COLUMNS, ROWS, TAKEN, ColumnCase, RowCase
-from value_rules import write_pipeline
+from value_rules import NO_TEXT, write_pipeline
 
 BY_COLUMN = pytest.mark.parametrize("case", COLUMNS, ids=lambda case: case.name)
 BY_ROW = pytest.mark.parametrize("case", ROWS, ids=lambda case: case.name)
@@ -281,6 +281,24 @@ def test_what_json_does_not_have_is_named_with_all_else(site: Site, form: str) -
     assert status == 400
     for place in ((0, "amount"), (1, "memo"), (1, "price"), (2, "price")):
         assert f"{used.place(*place)}: " in message(answer)
+
+
+@pytest.mark.parametrize("form", JSON_FORMS)
+@pytest.mark.parametrize("data", [b"\xff", b"\xed\xa0\x80", b"caf\xe9"])
+def test_bytes_that_are_not_utf_8_are_named_with_all_else(site: Site, form: str, data: bytes) -> None:
+    used = JSON_FORMS[form]
+    body = used.write([good(1), {**good(2), "memo": '"@"', "price": "-1"}]).encode().replace(b"@", data)
+    status, answer = site.post(used.url, body, used.content_type)
+    assert (status, f"{used.place(1, 'memo')}: {NO_TEXT}" in message(answer)) == (400, True)
+    assert f"{used.place(1, 'price')}: below the minimum" in message(answer)
+
+
+def test_bytes_that_are_not_utf_8_are_named_by_their_line_in_csv(site: Site, workbench: Workbench) -> None:
+    data = write_csv([{**good_fields(at), "memo": "caf@"} for at in (1, 2)]).encode().replace(b"@", b"\xe9")
+    answered(site.post("/invocations", data, "text/csv"), "is not UTF-8", "line 2")
+    records = Records(data)
+    (batch,) = records.batches(len(NAMES), 10)
+    assert [(bad.line, bad.reason) for bad in batch.malformed] == [(2, "not valid UTF-8"), (3, "not valid UTF-8")]
 
 
 def test_every_line_that_is_not_json_is_named(site: Site) -> None:

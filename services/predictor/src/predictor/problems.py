@@ -46,8 +46,8 @@ def check_objects(columns: Sequence[Column], given: list[Any], name: str, inner:
 def decode_rows(body: bytes, kind: type[T], check: Callable[[T], object]) -> T:
     """Decodes a JSON body whose rows the rules check afterwards.
 
-    NaN, infinities, numbers beyond all doubles and half surrogate pairs are not JSON, and some clients write them all
-    the same: they are named by their paths, with all else that is wrong, not by a position in bytes.
+    NaN, infinities, numbers beyond all doubles, half surrogate pairs and bytes that are not UTF-8 are not JSON; some
+    clients write them all the same, and they are named by their paths, with all else that is wrong.
 
     Args:
         body: of the request.
@@ -73,7 +73,7 @@ def decode_leniently(body: bytes, kind: type[T] | Any = Any) -> T | None:
     Only to name what is wrong: nothing that needs this is ever answered.
     """
     try:
-        return msgspec.convert(json.loads(body.decode(), parse_int=_integer), kind)
+        return msgspec.convert(json.loads(body.decode(errors="surrogateescape"), parse_int=_integer), kind)
     except (ValueError, RecursionError, msgspec.MsgspecError):
         return None
 

@@ -86,7 +86,8 @@ def _records(body: bytes) -> list[Record]:
         reader = csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True)
         records = [(reader.line_num, fields) for fields in reader if fields]
     except UnicodeDecodeError as error:
-        raise BadInput([Problem("", f"is not UTF-8: {error}")]) from error
+        line = body.count(b"\n", 0, error.start) + 1
+        raise BadInput([Problem(f"line {line}", "is not UTF-8")]) from error
     except csv.Error as error:
         raise BadInput([Problem(f"line {reader.line_num}", f"is not CSV: {error}")]) from error
     _limit(len(records) - 1)  # one of them may be a header

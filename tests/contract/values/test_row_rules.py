@@ -269,6 +269,21 @@ def test_outcomes_too(site: Site) -> None:
     assert (len(problems), answer["error"]["more"]) == (100, 150)
 
 
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        ('{"entity": {"id": 1}, "label": NaN}', "outcomes[1].label: is nan"),
+        ('{"entity": {"id": 1}, "label": 1e999}', "outcomes[1].label: is inf"),
+        ('{"entity": {"id": NaN}, "label": 1}', "outcomes[1].entity.id: expected an integer of 64 bits, got NaN"),
+        ('{"entity": {"id": "x"}, "label": 1}', "outcomes[1].entity.id: expected an integer of 64 bits, got 'x'"),
+    ],
+)
+def test_an_outcome_is_named_too(site: Site, outcome: str, said: str) -> None:
+    good_one = '{"entity": {"id": 1}, "label": 1}'
+    status, answer = site.post("/pipelines/rules/feedback", f'{{"outcomes": [{good_one}, {outcome}]}}')
+    assert (status, message(answer)[: len(said)]) == (400, said)
+
+
 @pytest.mark.parametrize("form", [name for name in JSON_FORMS if "lines" not in name])
 def test_what_json_does_not_have_is_named_with_all_else(site: Site, form: str) -> None:
     used = JSON_FORMS[form]

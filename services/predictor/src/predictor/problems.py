@@ -73,7 +73,7 @@ def decode_leniently(body: bytes, kind: type[T] | Any = Any) -> T | None:
     Only to name what is wrong: nothing that needs this is ever answered.
     """
     try:
-        return msgspec.convert(json.loads(body.decode(errors="surrogateescape"), parse_int=_integer), kind)
+        return msgspec.convert(_load(body.decode(errors="surrogateescape")), kind)
     except (ValueError, RecursionError, msgspec.MsgspecError):
         return None
 
@@ -88,6 +88,15 @@ def explain(check: Callable[[T], object], found: T) -> None:
         check(found)
     except BadInput as error:
         raise BadInput([Problem(_sayable(p.path), _sayable(p.message)) for p in error.problems], error.more) from error
+
+
+def _load(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # an integer of thousands of digits; only then, for to look at each takes three times as long
+        return json.loads(text, parse_int=_integer)
 
 
 def _integer(digits: str) -> int | float:

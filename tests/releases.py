@@ -139,12 +139,25 @@ def build_release(
         sqlite: whether it carries the SQLite form of features.sql too.
     """
     pipeline = write_pipeline(folder / "pipelines", task)
+    return build_release_of(pipeline, raw_rows(400, seed), folder, version, seed, sqlite=sqlite)
+
+
+def build_release_of(
+    pipeline: LoadedPipeline,
+    rows: list[dict[str, Any]],
+    folder: Path,
+    version: str = "v1",
+    seed: int = 0,
+    *,
+    sqlite: bool = True,
+) -> BuiltRelease:
+    """As `build_release`, of any pipeline, on these rows; the first feature must be a number."""
+    task = pipeline.spec.task
     statement = compile_statement(pipeline)
     home = folder / version
     home.mkdir(parents=True)
     references = _write_references(home, pipeline)
     query = FeatureQuery(statement.sql, pipeline.columns, {name: home / file for name, file in references.items()})
-    rows = raw_rows(400, seed)
     columns = query.run([_typed(pipeline, row) for row in rows])
     frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
     features = learn_features(frame, {feature.name: feature.kind for feature in statement.features})
@@ -167,14 +180,15 @@ def build_release(
     (home / PROFILE).write_bytes(msgspec.json.encode(profile))
     form = _write_form(home, pipeline, statement) if sqlite else FeatureForm(reason="not wanted")
     release = Release(
-        pipeline="shop",
+        pipeline=pipeline.name,
         version=version,
-        task="classification" if model_task == "binary" else "regression",
+        task=task,
         created_at=MOMENT,
-        label="late",
-        entity=["id"],
-        event_time="at",
+        label=pipeline.spec.label.name,
+        entity=pipeline.spec.entity,
+        event_time=pipeline.spec.event_time,
         columns=[column for column in pipeline.columns if column.known == "before"],
+        null_values=pipeline.spec.null_values,
         features=features,
         statement=statement.sql,
         reference=references,

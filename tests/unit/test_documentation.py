@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from esteira.events import EVENTS, DatasetPrepared, Event, Outcome, Prediction, decode
+from esteira.fields import FALSE, TRUE
 from esteira.pipeline import Training, load_pipeline
 from esteira.pushes import parse_push
-from esteira.schema import check_row
+from esteira.schema import MAX_STRING, check_row
 from esteira.tables import metadata
 from esteira.topology import SUBSCRIPTIONS, Subscription
 from esteira_cli.main import SUBCOMMANDS
@@ -22,8 +23,10 @@ from etl.workbench import Workbench
 from pages import ROOT, code, fences, find_pages, read, section, table_rows, ticked
 from predictor.decoding import MAX_ROWS
 from predictor.limits import MAX_REQUEST_BYTES
+from predictor.problems import MAX_PROBLEMS
 from predictor.publishing import BATCH_ROWS
 from predictor.spool import SPOOL_BYTES
+from value_tables import marked, tables
 
 SERVICES = ("etl", "trainer", "predictor", "monitor")
 FLIGHTS = ROOT / "pipelines" / "flights"
@@ -149,6 +152,22 @@ def test_the_readmes_request_fits_the_pipeline() -> None:
 def test_the_readmes_feedback_names_the_entity_of_its_request() -> None:
     (row,), (outcome,) = posted("predict")["rows"], posted("feedback")["outcomes"]
     assert outcome["entity"] == {name: row[name] for name in load_pipeline(FLIGHTS).spec.entity}
+
+
+# -- values ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", tables())
+def test_the_page_of_values_shows_the_rules_that_are_tested(name: str) -> None:
+    assert marked(name, tables()[name]) in read("docs/values.md"), "run `python tests/value_tables.py`"
+
+
+def test_the_page_of_values_has_the_bounds() -> None:
+    text = read("docs/values.md")
+    for told in (f"up to {MAX_PROBLEMS};", f"1 to {MAX_ROWS:,} rows", f"at most {MAX_STRING:,} characters"):
+        assert told in text
+    for words in (TRUE, FALSE):
+        assert ", ".join(f"`{word}`" for word in words[1:]) in text
 
 
 # -- all pages -------------------------------------------------------------------------------------------------------

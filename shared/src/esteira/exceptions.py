@@ -55,9 +55,12 @@ class TransientError(EsteiraError):
 class BadInput(PermanentError):
     """The input breaks its schema."""
 
-    def __init__(self, problems: list[Problem]) -> None:
-        super().__init__("; ".join(map(str, problems)) or None)
+    def __init__(self, problems: list[Problem], more: int = 0) -> None:
+        told = [*map(str, problems), *([f"and {more} more"] if more else [])]
+        super().__init__("; ".join(told) or None)
         self.problems = problems
+        self.more = more
+        """How many problems there are besides, which are not named."""
 
 
 class PipelineInvalid(PermanentError):

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from esteira.exceptions import PipelineInvalid, UnknownPipeline
+from esteira.fields import NULL_VALUES
 from esteira.release import LogRules
 from esteira.schema import Column, ColumnType
 from esteira.yaml_document import YamlDocument
@@ -131,7 +132,7 @@ class Pipeline(Section, frozen=True, kw_only=True):
     columns: dict[str, dict[str, Any]]
     event_time: str | None = None
     """The timestamp column that says when a row happened."""
-    null_values: tuple[str, ...] = ("", "NA")
+    null_values: tuple[str, ...] = NULL_VALUES
     """How files write a missing value."""
     reference: dict[str, Reference] = {}
     training: Training = Training()
@@ -230,6 +231,10 @@ def _broken_rules(column: Column) -> dict[str, str]:
             broken[rule] = f"is for numbers, and the column is of type {column.type}"
         elif bound is not None and not math.isfinite(bound):
             broken[rule] = "must be a finite number"
+    if column.type == "integer" and low is not None and low >= 2**63:
+        broken["min"] = "is above all integers of 64 bits"
+    if column.type == "integer" and high is not None and high < -(2**63):
+        broken["max"] = "is below all integers of 64 bits"
     if low is not None and high is not None and low > high:
         broken["min"] = f"is {low:g}, above the maximum {high:g}"
     if column.values is not None and (column.type != "string" or not column.values):

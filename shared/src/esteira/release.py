@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from esteira.fields import NULL_VALUES
 from esteira.schema import Column, Feature
 
 MODEL = "model.onnx"
@@ -115,6 +116,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     parameters: dict[str, Any] = {}
     form: FeatureForm = FeatureForm()
     prediction_log: LogRules = LogRules()
+    null_values: tuple[str, ...] = NULL_VALUES
+    """Texts that mean a missing value where rows come as CSV, as in the files that the model was trained on."""
 
 
 class Challenger(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,12 +1,13 @@
 """The columns of a pipeline's raw rows: their types, their rules, the check of one row; and what a feature is.
 
 Files and requests bring the same columns under the same rules. A request is checked here, in Python, row by row; etl
-checks whole files in SQL that it makes of the same `Column`s. A test holds the two against one table of cases.
+checks whole files in SQL that it makes of the same `Column`s. Tests hold the two against one table of cases,
+tests/value_rules.py, which docs/values.md shows.
 """
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, Literal
 
@@ -29,6 +30,8 @@ DUCKDB_TYPES: dict[str, str] = {
 """A timestamp is kept without zone, in UTC."""
 
 MAX_STRING = 1000
+MAX_SHOWN = 80
+"""Characters of a wrong value that messages repeat."""
 DATE_FORM = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 TIMESTAMP_FORM = (
     r"(1[7-9]|20|21)[0-9]{2}-[0-9]{2}-[0-9]{2}([T ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?"
@@ -86,7 +89,7 @@ def check_row(columns: Sequence[Column], row: object, path: str) -> tuple[Row, l
         The typed row, with None for what is missing, and the problems found; the row is of use only without problems.
     """
     if not isinstance(row, dict):
-        return {}, [Problem(path, f"expected an object of columns, got {_kind(row)}")]
+        return {}, [Problem(path, f"expected an object of columns, got {show(row)}")]
     expected = [column for column in columns if column.known == "before"]
     problems = _unknown_keys(expected, row, path)
     typed: Row = {}
@@ -112,91 +115,128 @@ def check_value(column: Column, value: object) -> Value:
     if value is None:
         if column.nullable:
             return None
-        raise Refused(f"missing; expected {column.type}")
+        raise Refused(missing(column))
     typed: Value = _TYPED[column.type](value)
-    _check_rules(column, typed)
+    what = EXPECTED[column.type] if typed is None else _broken_rule(column, typed)
+    if what is not None:
+        raise Refused(f"{what}, got {show(value)}")
     return typed
 
 
-def _check_rules(column: Column, value: Value) -> None:
+EXPECTED: dict[ColumnType, str] = {
+    "integer": "expected an integer of 64 bits",
+    "number": "expected a finite number",
+    "string": "expected a string",
+    "boolean": "expected true or false",
+    "timestamp": "expected a time of 1700 to 2199 such as 2013-01-31T18:00:00Z",
+    "date": "expected a date such as 2013-01-31",
+}
+"""What is said of a value that its column's type does not hold; of files and requests alike, as all that follows."""
+
+
+def missing(column: Column) -> str:
+    """What is said where a value is missing that must not be."""
+    return f"missing; expected {column.type}"
+
+
+def below_minimum(column: Column) -> str:
+    """What is said of a number that is too small."""
+    return f"below the minimum {_bound(column.min)}"
+
+
+def above_maximum(column: Column) -> str:
+    """What is said of a number that is too large."""
+    return f"above the maximum {_bound(column.max)}"
+
+
+def too_long(column: Column) -> str:
+    """What is said of a string of too many characters."""
+    return f"longer than {column.max_length} characters"
+
+
+def none_of(column: Column) -> str:
+    """What is said of a string that is not among those allowed; the first of them if they are many."""
+    return f"none of {', '.join(column.values or [])[:200]}"
+
+
+def show(value: object) -> str:
+    """A wrong value as messages have it: texts in quotes, the beginning of long ones."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= MAX_SHOWN else f"{value[:MAX_SHOWN]}…")
+    if isinstance(value, list | dict):
+        return "an array" if isinstance(value, list) else "an object"
+    if isinstance(value, int) and value.bit_length() > 1000:
+        return "an integer of hundreds of digits"
+    words = {"None": "null", "True": "true", "False": "false", "nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+    told = str(value)
+    return words.get(told, told if len(told) <= MAX_SHOWN else f"{told[:MAX_SHOWN]}…")
+
+
+def _bound(bound: float | None) -> str:
+    """In full: `%g` would round what has more than six digits."""
+    exact = float(bound or 0)
+    return str(int(exact)) if exact.is_integer() and abs(exact) < _INT64 else repr(exact)
+
+
+def _broken_rule(column: Column, value: Any) -> str | None:
     if column.type in ("integer", "number"):
-        _check_range(column, value)
+        if column.min is not None and value < column.min:
+            return below_minimum(column)
+        return above_maximum(column) if column.max is not None and value > column.max else None
     if column.type == "string":
-        _check_string(column, str(value))
+        if len(value) > column.max_length:
+            return too_long(column)
+        return none_of(column) if column.values is not None and value not in column.values else None
+    return None
 
 
-def _check_range(column: Column, value: Any) -> None:
-    if column.min is not None and value < column.min:
-        raise Refused(f"{value} is below the minimum {column.min:g}")
-    if column.max is not None and value > column.max:
-        raise Refused(f"{value} is above the maximum {column.max:g}")
-
-
-def _check_string(column: Column, value: str) -> None:
-    if len(value) > column.max_length:
-        raise Refused(f"has {len(value)} characters, at most {column.max_length} are allowed")
-    if column.values is not None and value not in column.values:
-        raise Refused(f"{value!r} is none of {', '.join(column.values)}")
-
-
-def _integer(value: object) -> int:
+def _integer(value: object) -> int | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise Refused(f"expected an integer, got {_kind(value)}")
-    if not -_INT64 <= value < _INT64:
-        raise Refused("does not fit 64 bits")
-    return value
+    fits = isinstance(value, int) and not isinstance(value, bool) and -_INT64 <= value < _INT64
+    return value if fits else None  # type: ignore[return-value]
 
 
-def _number(value: object) -> float:
+def _number(value: object) -> float | None:
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise Refused(f"expected a number, got {_kind(value)}")
+        return None
     try:
         number = float(value)
     except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise Refused("expected a finite number")
-    return number
+        return None
+    return number if math.isfinite(number) else None
 
 
-def _string(value: object) -> str:
+def _string(value: object) -> str | None:
     if not isinstance(value, str):
-        raise Refused(f"expected a string, got {_kind(value)}")
+        return None
     if "\0" in value or (not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value)):
-        raise Refused("holds a character that is no text (NUL or half a surrogate pair)")
+        raise Refused("holds what is no text (NUL, half a surrogate pair, bytes that are not UTF-8)")
     return value
 
 
-def _boolean(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise Refused(f"expected true or false, got {_kind(value)}")
-    return value
+def _boolean(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
 
 
-def _timestamp(value: object) -> datetime:
-    text = _string(value)
+def _timestamp(value: object) -> datetime | None:
     try:
-        moment = datetime.fromisoformat(text) if _TIMESTAMP.fullmatch(text) else None
+        moment = datetime.fromisoformat(value) if isinstance(value, str) and _TIMESTAMP.fullmatch(value) else None
         if moment is not None:
             return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError):  # no such day, or in UTC before year 1 or after 9999
         pass
-    raise Refused(f"expected a time of 1700 to 2199 such as 2013-01-31T18:00:00Z, got {text[:40]!r}")
+    return None
 
 
-def _date(value: object) -> date:
-    text = _string(value)
+def _date(value: object) -> date | None:
     try:
-        if _DATE.fullmatch(text):
-            return date.fromisoformat(text)
+        return date.fromisoformat(value) if isinstance(value, str) and _DATE.fullmatch(value) else None
     except ValueError:  # no such day
-        pass
-    raise Refused(f"expected a date such as 2013-01-31, got {text[:40]!r}")
+        return None
 
 
-_TYPED: dict[str, Any] = {
+_TYPED: dict[ColumnType, Callable[[object], Value]] = {
     "integer": _integer,
     "number": _number,
     "string": _string,
@@ -204,18 +244,6 @@ _TYPED: dict[str, Any] = {
     "timestamp": _timestamp,
     "date": _date,
 }
-
-
-def _kind(value: object) -> str:
-    names = {
-        bool: "a boolean",
-        int: "an integer",
-        float: "a number",
-        str: "a string",
-        list: "an array",
-        dict: "an object",
-    }
-    return "null" if value is None else names.get(type(value), type(value).__name__)
 
 
 def entity_key(values: Iterable[Value]) -> str:

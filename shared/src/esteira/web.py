@@ -99,9 +99,12 @@ def json_response(value: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value, enc_hook=str), status, mimetype="application/json")
 
 
-def error_response(status: int, code: str, message: str, problems: list[Problem] | None = None) -> Response:
-    """The one form of every error."""
-    return json_response({"error": {"code": code, "message": message, "problems": problems or []}}, status)
+def error_response(
+    status: int, code: str, message: str, problems: list[Problem] | None = None, more: int = 0
+) -> Response:
+    """The one form of every error; `more` counts problems that are not named, and is there where there are any."""
+    told: dict[str, Any] = {"code": code, "message": message, "problems": problems or []}
+    return json_response({"error": told | ({"more": more} if more else {})}, status)
 
 
 def read_json(received: Request, cls: type[T] | Any = Any, limit: int = MAX_BODY_BYTES) -> Any:
@@ -147,8 +150,10 @@ def decode_json(body: bytes, cls: type[T] | Any = Any) -> Any:
     """
     try:
         return msgspec.json.decode(body, type=cls)
-    except msgspec.MsgspecError as error:
+    except msgspec.ValidationError as error:
         raise BadInput([_problem(str(error))]) from error
+    except msgspec.MsgspecError as error:
+        raise BadInput([Problem("", f"is not JSON: {str(error).removeprefix('JSON is malformed: ')}")]) from error
     except RecursionError as error:
         raise BadInput([Problem("", "is nested too deeply")]) from error
     except (UnicodeDecodeError, ValueError) as error:
@@ -258,7 +263,8 @@ def _refuse(error: EsteiraError) -> Response:
     status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
     if status >= 500:
         logger.warning("request failed", extra={"path": request.path, "error": str(error)})
-    response = error_response(status, _code(type(error)), str(error), getattr(error, "problems", None))
+    problems, more = (error.problems, error.more) if isinstance(error, BadInput) else (None, 0)
+    response = error_response(status, _code(type(error)), str(error), problems, more)
     if status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     if status in (429, 503):

@@ -21,14 +21,20 @@ HELD_OUT = raw_rows(200, seed=11)
 class Site:
     """The predictor's app over one release."""
 
-    def __init__(self, built: BuiltRelease, folder: Path, options: DialectOptions | None = None) -> None:
+    def __init__(
+        self,
+        built: BuiltRelease,
+        folder: Path,
+        options: DialectOptions | None = None,
+        log: type[PredictionLog] = PredictionLog,
+    ) -> None:
         self.built = built
         self.cache = folder / "cache"
         shutil.copytree(built.folder, self.cache / built.sha256)
         self.servings = Servings(self.cache)
-        self.servings.serve("shop", built.pointer(), self.cache / built.sha256)
+        self.servings.serve(built.release.pipeline, built.pointer(), self.cache / built.sha256)
         self.servings._looked = True
-        self.log = PredictionLog(Nowhere(), folder / "spool")  # type: ignore[arg-type]
+        self.log = log(Nowhere(), folder / "spool")  # type: ignore[arg-type]
         self.app = create_app(self.servings, self.log, Nowhere(), None, options=options or DialectOptions())  # type: ignore[arg-type]
         self.client: FlaskClient = self.app.test_client()
 

@@ -74,7 +74,7 @@ def test_a_row_that_is_refused_says_why(run: Callable[..., Result]) -> None:
     assert found.exit_code == 3
     assert found.stderr.splitlines() == [
         "refused: colour: unknown column; remove it",
-        "refused: id: expected an integer, got a string",
+        "refused: id: expected an integer of 64 bits, got 'x'",
         "refused: at: missing; expected timestamp",
     ]
 
@@ -232,17 +232,17 @@ def test_refused_rows_are_set_aside_with_line_and_reasons(
     assert read_csv("out.csv.refused.csv") == [
         {
             "line": "32",
-            "reasons": "id: expected an integer, got a string; price: -1.0 is below the minimum 0",
+            "reasons": "id: expected an integer of 64 bits, got 'x'; price: below the minimum 0, got -1.0",
             **dict(zip(COLUMNS, ["x", "2026-01-01", "-1", "Rome"], strict=True)),
         },
         {
             "line": "63",
-            "reasons": "town: has 21 characters, at most 20 are allowed",
+            "reasons": f"town: longer than 20 characters, got {'y' * 21!r}",
             **dict(zip(COLUMNS, ["99", "2026-01-01", "", "y" * 21], strict=True)),
         },
         {
             "line": "64",
-            "reasons": "price: expected a number, got a string",
+            "reasons": "price: expected a finite number, got 'nan'",
             **dict(zip(COLUMNS, ["98", "2026-01-01", "nan", ""], strict=True)),
         },
     ]

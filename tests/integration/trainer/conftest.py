@@ -35,6 +35,7 @@ pipeline: parcels
 task: classification
 entity: [parcel]
 event_time: sent_at
+null_values: ["", "?"]
 label: {name: late, sql: days > 3}
 columns:
   parcel: {type: integer}

@@ -99,6 +99,7 @@ def test_first_dataset_becomes_the_champion(
     pointer = msgspec.json.decode(found[0], type=Pointer)
     runtime = ReleaseRuntime(fetch_release(bucket, pointer.path, pointer.sha256, tmp_path / "served"), pointer.sha256)
     assert len(runtime.release.example) == 5
+    assert runtime.release.null_values == ("", "?")
     assert runtime.release.version == pointer.version == run["release_version"] == "1"
     eventually(lambda: all(tracked.info.status == "FINISHED" for tracked in of_run(mlflow_server, run["id"])))
     (tracked,) = of_run(mlflow_server, run["id"])

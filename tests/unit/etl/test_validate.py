@@ -20,6 +20,7 @@ NUMBERS = [
     "123456789012345678901234567890",
 ]
 JSON_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 TIMES = [
     *("2013-01-31T18:00:00Z", "2013-01-31T18:00:00+05:30", "2013-01-31 18:00:00-0530", "2013-01-31T18:00"),
     *("2013-01-31", "2013-1-31", "2013-02-30", "20130131", "2013-W05-4", "2013-01-31T24:00:00Z", "now", "infinity"),
@@ -58,8 +59,10 @@ def _aware(value: Any) -> Any:
 def check_python(column: Column, text: str) -> tuple[bool, Any]:
     """What a request's check says of the value that the text of a file means."""
     value: Any = None if text in ("", "NA") else text
-    if value is not None and column.type in ("integer", "number", "boolean"):
-        value = json.loads(text) if text in ("true", "false") or JSON_NUMBER.fullmatch(text) else text
+    if value is not None and column.type in ("integer", "number") and JSON_NUMBER.fullmatch(text):
+        value = json.loads(text)
+    if column.type == "boolean" and text in BOOLEANS:
+        value = BOOLEANS[text]
     try:
         return True, check_value(column, value)
     except Refused:
@@ -92,8 +95,8 @@ def test_what_is_no_number_is_refused(kind: Any, text: str) -> None:
 
 
 def test_booleans_may_be_written_in_any_case() -> None:
-    found = check_text(Column(name="c", type="boolean"), ["True", "FALSE", "1", "t"])
-    assert [value for value, _ in found] == [True, False, None, None]
+    found = check_text(Column(name="c", type="boolean"), ["True", "FALSE", "1", "T", "no", "2"])
+    assert [value for value, _ in found] == [True, False, True, True, False, None]
 
 
 def test_reasons_say_what_was_expected_without_the_value() -> None:

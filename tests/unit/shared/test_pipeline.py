@@ -55,6 +55,8 @@ MISTAKES = [
     ("id: {type: integer}", "id: {type: int}", 7, "columns.id.type: invalid enum value"),
     ("id: {type: integer}", "id: {type: integer, name: x}", 7, "unknown key 'name'"),
     ("id: {type: integer}", "id: {type: string, min: 1}", 7, "id.min is for numbers"),
+    ("id: {type: integer}", "id: {type: integer, min: 1.0e+19}", 7, "id.min is above all integers of 64 bits"),
+    ("id: {type: integer}", "id: {type: integer, max: -1.0e+19}", 7, "id.max is below all integers of 64 bits"),
     ("id: {type: integer}", "id: {type: string, values: []}", 7, "lists at least one"),
     ("id: {type: integer}", "id: {type: string, max_length: 0}", 7, "at least 1"),
     ("min: 0", "min: 5, max: 1", 9, "price.min is 5, above the maximum 1; mend the rule"),

@@ -64,11 +64,13 @@ def test_a_nullable_column_may_be_missing(kind: Any) -> None:
 @pytest.mark.parametrize(
     "rules, value, message",
     [
-        ({"type": "integer", "min": 2}, 1, "1 is below the minimum 2"),
-        ({"type": "number", "max": 0.5}, 0.75, "0.75 is above the maximum 0.5"),
-        ({"type": "string", "values": ["a", "b"]}, "c", "'c' is none of a, b"),
-        ({"type": "string", "max_length": 2}, "abc", "has 3 characters, at most 2 are allowed"),
-        ({"type": "integer", "min": 0}, True, "expected an integer, got a boolean"),
+        ({"type": "integer", "min": 2}, 1, "below the minimum 2, got 1"),
+        ({"type": "number", "max": 0.5}, 0.75, "above the maximum 0.5, got 0.75"),
+        ({"type": "string", "values": ["a", "b"]}, "c", "none of a, b, got 'c'"),
+        ({"type": "string", "max_length": 2}, "abc", "longer than 2 characters, got 'abc'"),
+        ({"type": "number", "min": 1234567.0}, 0, "below the minimum 1234567, got 0"),
+        ({"type": "integer"}, 10**400, "expected an integer of 64 bits, got an integer of hundreds of digits"),
+        ({"type": "integer", "min": 0}, True, "expected an integer of 64 bits, got true"),
     ],
 )
 def test_rules_say_what_they_allow(rules: Any, value: object, message: str) -> None:

@@ -75,6 +75,7 @@ class _Said(msgspec.Struct):
     code: str = ""
     message: str = ""
     problems: list[Problem] = []
+    more: int = 0
 
 
 class _Answer(msgspec.Struct):
@@ -97,15 +98,15 @@ def error_of(url: str, answer: requests.Response, offset: int = 0) -> PredictorE
             f"the predictor at {url} answered {status}: {said.message}" + (f" (request {request})" if request else "")
         )
     problems = [Problem(_moved(problem.path, offset), problem.message) for problem in said.problems]
-    told = said.message if not problems else tell(problems)
+    told = said.message if not problems else tell(problems, said.more)
     message = f"the predictor at {url} answered {status}: {told}"
     return _KINDS.get(status, PredictorRefused)(message, problems, status, said.code)
 
 
-def tell(problems: Sequence[Problem]) -> str:
-    """The problems in one line, the first ones if they are many."""
-    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    return "; ".join(map(str, problems[:_SHOWN])) + more
+def tell(problems: Sequence[Problem], more: int = 0) -> str:
+    """The problems in one line, the first ones if they are many; `more` is how many the service did not even name."""
+    more += max(0, len(problems) - _SHOWN)
+    return "; ".join(map(str, problems[:_SHOWN])) + (f"; and {more} more" if more else "")
 
 
 def _said(answer: requests.Response) -> _Said:

@@ -1,21 +1,14 @@
-"""The columns that a pipeline takes, as the predictor tells them, and the JSON form of a file's values."""
+"""The columns that a pipeline takes, as the predictor tells them, and where a file has them."""
 
-import math
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from esteira.fields import NULL_VALUES
 from esteira.schema import Column
 from esteira_cli.predict.records import FileRefused
-
-NULL_VALUES = ("", "NA")
-"""Texts that mean a missing value, as they do in a pipeline.yaml that says nothing else."""
-_WHOLE = re.compile(r"([+-]?[0-9]+)(\.0*)?", re.ASCII)
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
-_TRUE, _FALSE = ("true", "t", "1", "yes", "y"), ("false", "f", "0", "no", "n")
 
 
 class PipelineColumns(msgspec.Struct, frozen=True):
@@ -23,6 +16,8 @@ class PipelineColumns(msgspec.Struct, frozen=True):
 
     columns: list[Column]
     entity: list[Column]
+    null_values: tuple[str, ...] = NULL_VALUES
+    """Texts of a CSV file that mean a missing value."""
 
     @classmethod
     def of(cls, described: Mapping[str, Any]) -> "PipelineColumns":
@@ -33,7 +28,8 @@ class PipelineColumns(msgspec.Struct, frozen=True):
             if told.get("known", "before") == "before"
         ]
         by_name = {column.name: column for column in found}
-        return cls(found, [by_name[name] for name in described["entity"]])
+        entity = [by_name[name] for name in described["entity"]]
+        return cls(found, entity, tuple(described.get("null_values", NULL_VALUES)))
 
 
 class Layout(msgspec.Struct, frozen=True):
@@ -68,27 +64,6 @@ def lay_out(columns: PipelineColumns, names: Sequence[str]) -> Layout:
         raise FileRefused(f"the header {'; '.join(told)}")
     places = [(list(names).index(column.name), column) for column in columns.columns if column.name in names]
     return Layout(places, [name for name in names if name not in expected], [column.name for column in lacking])
-
-
-def from_text(column: Column, text: str, null_values: Collection[str]) -> Any:
-    """The JSON form of a field of a CSV file; what does not fit stays text, and the predictor says what is wrong."""
-    if text in null_values:
-        return None
-    if column.type == "boolean":
-        return text.lower() in _TRUE if text.lower() in _TRUE + _FALSE else text
-    if column.type in ("integer", "number"):
-        return _number(column, text)
-    return text
-
-
-def _number(column: Column, text: str) -> Any:
-    try:
-        if column.type == "integer" and (whole := _WHOLE.fullmatch(text)):
-            return int(whole[1])
-        number = float(text) if _NUMBER.fullmatch(text) else math.inf
-    except ValueError:  # thousands of digits
-        return text
-    return number if math.isfinite(number) else text
 
 
 def from_value(column: Column, value: Any) -> Any:

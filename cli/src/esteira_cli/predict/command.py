@@ -16,7 +16,7 @@ from esteira_cli.client import Client, PredictorRefused
 from esteira_cli.client.encoding import MAX_ROWS
 from esteira_cli.predict.address import API_KEY, URL, connect, find_url
 from esteira_cli.predict.answering import Job, Report, answer_file
-from esteira_cli.predict.columns import NULL_VALUES, PipelineColumns
+from esteira_cli.predict.columns import PipelineColumns
 from esteira_cli.predict.outputs import ENDINGS
 from esteira_cli.predict.sources import Source, open_source
 from esteira_cli.stack.commands import state_dir
@@ -42,9 +42,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False, exists=True, readable=True)
     "--null",
     "null_values",
     multiple=True,
-    default=NULL_VALUES,
     metavar="TEXT",
-    help="Of CSV, a text that means a missing value; may be repeated. [default: empty, NA]",
+    help="Of CSV, a text that means a missing value; may be repeated. [default: the pipeline's null_values]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @state_dir
@@ -80,7 +79,7 @@ def predict(
         job = Job(
             client=client, pipeline=pipeline, columns=columns, output=target, batch=batch, connections=connections
         )
-        with open_source(file, null_values) as source:
+        with open_source(file, null_values or columns.null_values) as source:
             report = _answer(job, source)
     _show(job, report, as_json)
 

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
+from esteira.fields import from_text
 from esteira.schema import Column
 from esteira_cli.client.encoding import Unsayable, plain
-from esteira_cli.predict.columns import from_text, from_value
+from esteira_cli.predict.columns import from_value
 from esteira_cli.predict.records import FileRefused, Malformed, Record, Records
 
 _GZIP = b"\x1f\x8b"
@@ -90,7 +91,7 @@ class CsvSource:
 
     def value(self, column: Column, given: Any) -> Any:
         """Typed as the column is."""
-        return from_text(column, given, self._null_values)
+        return from_text(column.type, given, self._null_values)
 
     def text(self, given: Any) -> str:
         """As it stands in the file."""

@@ -11,14 +11,13 @@ import pyarrow as pa
 from esteira.dataset import ENTITY, EVENT_TIME, LABEL, LINE
 from esteira.exceptions import PipelineInvalid
 from esteira.features import ROW
-from esteira.schema import MAX_KEY_BYTES, Column, entity_key_sql, quote
+from esteira.schema import MAX_KEY_BYTES, Column, entity_key_sql, missing, quote, show
 from esteira.statement import FeatureColumn
 from etl.records import Batch
 from etl.validate import check_sql, reason_name
 from etl.workbench import Workbench
 
 SAMPLE_ROWS = 20
-_MAX_VALUE = 80
 
 
 class Reason(msgspec.Struct, frozen=True):
@@ -245,8 +244,7 @@ def _texts(names: list[str], batch: Batch) -> pa.Table:
 
 
 def _reason(column: Column, what: str, value: str) -> Reason:
-    shown = value if len(value) <= _MAX_VALUE else f"{value[:_MAX_VALUE]}…"
-    detail = "" if what.startswith("missing") else f", got {shown!r}"
+    detail = "" if what == missing(column) else f", got {show(value)}"
     return Reason(f"{column.name}: {what}", detail)
 
 

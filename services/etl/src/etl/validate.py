@@ -1,17 +1,27 @@
 """The checks of `esteira.schema` as DuckDB SQL, for whole files at once.
 
-Fields of a file are text: a number is written as in JSON, with `+`, leading zeros and a bare point allowed besides;
-an integer may be written `517.0`; a boolean is `true` or `false` in any case. All else is as in `check_value`.
+Fields of a file are text, and mean what `esteira.fields` reads in them; all else is as in `check_value`, in the same
+words.
 """
 
 import math
 from collections.abc import Callable, Sequence
 
-from esteira.schema import DATE_FORM, TIMESTAMP_FORM, Column, quote
+from esteira.fields import FALSE, NUMBER_FORM, TRUE, WHOLE_FORM
+from esteira.schema import (
+    DATE_FORM,
+    EXPECTED,
+    TIMESTAMP_FORM,
+    Column,
+    above_maximum,
+    below_minimum,
+    missing,
+    none_of,
+    quote,
+    too_long,
+)
 
-_NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 _INT128 = 2.0**126
-_WHOLE = r"[+-]?[0-9]+(\.0*)?"
 _OFFSET = "([+-])([0-9]{2}):?([0-9]{2})$"
 
 
@@ -73,29 +83,21 @@ _IN_PYTHONS_RANGE = (
 )
 _TYPED = {
     "integer": (
-        f"CASE WHEN regexp_full_match($T, '{_WHOLE}') THEN TRY_CAST(split_part($T, '.', 1) AS BIGINT) "
-        f"WHEN regexp_full_match($T, '{_NUMBER}') AND {_DOUBLE} = trunc({_DOUBLE}) "
+        f"CASE WHEN regexp_full_match($T, '{WHOLE_FORM}') THEN TRY_CAST(split_part($T, '.', 1) AS BIGINT) "
+        f"WHEN regexp_full_match($T, '{NUMBER_FORM}') AND {_DOUBLE} = trunc({_DOUBLE}) "
         f"THEN TRY_CAST({_DOUBLE} AS BIGINT) END"
     ),
-    "number": f"CASE WHEN regexp_full_match($T, '{_NUMBER}') AND isfinite({_DOUBLE}) THEN {_DOUBLE} END",
+    "number": f"CASE WHEN regexp_full_match($T, '{NUMBER_FORM}') AND isfinite({_DOUBLE}) THEN {_DOUBLE} END",
     "string": "$T",
-    "boolean": "CASE lower($T) WHEN 'true' THEN true WHEN 'false' THEN false END",
+    "boolean": f"CASE WHEN lower($T) IN {TRUE} THEN true WHEN lower($T) IN {FALSE} THEN false END",
     "timestamp": f"CASE WHEN regexp_full_match($T, '{TIMESTAMP_FORM}') AND {_IN_PYTHONS_RANGE} THEN {_UTC} END",
     "date": f"CASE WHEN regexp_full_match($T, '{DATE_FORM}') AND $T[1:4] <> '0000' THEN TRY_CAST($T AS DATE) END",
-}
-_EXPECTED = {
-    "integer": "expected an integer of 64 bits",
-    "number": "expected a finite number",
-    "string": "expected a string",
-    "boolean": "expected true or false",
-    "timestamp": "expected a time such as 2013-01-31T18:00:00Z",
-    "date": "expected a date such as 2013-01-31",
 }
 
 
 def _reason(column: Column, text: str, value: str) -> str:
-    missing = "NULL" if column.nullable else literal(f"missing; expected {column.type}")
-    cases = [(f"{text} IS NULL", missing), (f"{value} IS NULL", literal(_EXPECTED[column.type]))]
+    absent = "NULL" if column.nullable else literal(missing(column))
+    cases = [(f"{text} IS NULL", absent), (f"{value} IS NULL", literal(EXPECTED[column.type]))]
     cases += [(condition, literal(what)) for condition, what in _rules(column, value)]
     return f"CASE {' '.join(f'WHEN {condition} THEN {what}' for condition, what in cases)} END"
 
@@ -110,9 +112,9 @@ def _rules(column: Column, value: str) -> list[tuple[str, str]]:
 def _range_rules(column: Column, value: str) -> list[tuple[str, str]]:
     rules = []
     if column.min is not None:
-        rules.append((f"{value} < {_bound(column, column.min, math.ceil)}", f"below the minimum {column.min:g}"))
+        rules.append((f"{value} < {_bound(column, column.min, math.ceil)}", below_minimum(column)))
     if column.max is not None:
-        rules.append((f"{value} > {_bound(column, column.max, math.floor)}", f"above the maximum {column.max:g}"))
+        rules.append((f"{value} > {_bound(column, column.max, math.floor)}", above_maximum(column)))
     return rules
 
 
@@ -124,8 +126,8 @@ def _bound(column: Column, bound: float, rounded: Callable[[float], int]) -> str
 
 
 def _string_rules(column: Column, value: str) -> list[tuple[str, str]]:
-    rules = [(f"length({value}) > {column.max_length}", f"longer than {column.max_length} characters")]
+    rules = [(f"length({value}) > {column.max_length}", too_long(column))]
     if column.values is not None:
         allowed = ", ".join(map(literal, column.values)) or "NULL"
-        rules.append((f"coalesce({value} NOT IN ({allowed}), true)", f"none of {', '.join(column.values)[:200]}"))
+        rules.append((f"coalesce({value} NOT IN ({allowed}), true)", none_of(column)))
     return rules

@@ -1,5 +1,6 @@
 """Outcomes that clients report: what became of a row that was predicted."""
 
+import math
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +12,8 @@ from esteira.publisher import Publisher
 from esteira.release import Release
 from esteira.schema import Row, entity_key
 from predictor.decoding import MAX_ROWS
-from predictor.inference import MAX_PROBLEMS, check_keys, check_objects
+from predictor.inference import check_keys
+from predictor.problems import check_objects, decode_rows, refuse
 from predictor.publishing import SOURCE
 from predictor.serving import Serving
 
@@ -30,23 +32,33 @@ class FeedbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     outcomes: list[FeedbackOutcome]
 
 
-def give_feedback(serving: Serving, publisher: Publisher, request: FeedbackRequest) -> int:
+def give_feedback(serving: Serving, publisher: Publisher, body: bytes) -> int:
     """Publishes outcomes before it answers, so that none is lost; gives their number.
 
+    Args:
+        serving: the release whose rows they are of.
+        publisher: to Pub/Sub.
+        body: the JSON of a `FeedbackRequest`.
+
     Raises:
-        BadInput: an entity does not name the pipeline's entity columns.
+        BadInput: it is not that, or an entity does not name the pipeline's entity columns.
         Unavailable: Pub/Sub does not answer.
     """
     release = serving.runtime.release
+    request = decode_rows(body, FeedbackRequest, lambda found: _read(release, found))
+    outcomes = _read(release, request)
+    event = OutcomesObserved(pipeline=release.pipeline, source="feedback", rows=len(outcomes), outcomes=outcomes)
+    publisher.publish(encode(event, SOURCE))
+    return len(outcomes)
+
+
+def _read(release: Release, request: FeedbackRequest) -> list[Outcome]:
     by_name = {column.name: column for column in release.columns}
     columns = [by_name[name] for name in release.entity]
     _check_outcomes(release, request.outcomes)
     keys = check_objects(columns, [outcome.entity for outcome in request.outcomes], "outcomes", ".entity")
     check_keys(release, [entity_key(row[name] for name in release.entity) for row in keys], "outcomes")
-    outcomes = [_outcome(release, row, given) for row, given in zip(keys, request.outcomes, strict=True)]
-    event = OutcomesObserved(pipeline=release.pipeline, source="feedback", rows=len(outcomes), outcomes=outcomes)
-    publisher.publish(encode(event, SOURCE))
-    return len(outcomes)
+    return [_outcome(release, row, given) for row, given in zip(keys, request.outcomes, strict=True)]
 
 
 def _check_outcomes(release: Release, given: list[FeedbackOutcome]) -> None:
@@ -57,15 +69,14 @@ def _check_outcomes(release: Release, given: list[FeedbackOutcome]) -> None:
         Problem(f"outcomes[{position}].label", f"is {outcome.label}; send {allowed}")
         for position, outcome in enumerate(given)
         if (release.task == "classification" and outcome.label not in (0, 1))
-        or (release.task == "regression" and isinstance(outcome.label, bool))
+        or (release.task == "regression" and (isinstance(outcome.label, bool) or not math.isfinite(outcome.label)))
     ]
     wrong += [
         Problem(f"outcomes[{position}].event_time", f"is {outcome.event_time}; send a time of 1700 to 2199")
         for position, outcome in enumerate(given)
         if outcome.event_time and not 1700 <= outcome.event_time.year < 2200
     ]
-    if wrong:
-        raise BadInput(wrong[:MAX_PROBLEMS])
+    refuse(wrong)
 
 
 def _outcome(release: Release, row: Row, given: FeedbackOutcome) -> Outcome:

@@ -37,6 +37,7 @@ def describe(servings: Servings, log: PredictionLog, name: str) -> dict[str, Any
         "entity": release.entity,
         "event_time": release.event_time,
         "columns": release.columns,
+        "null_values": release.null_values,
         "features": [{"name": feature.name, "kind": feature.kind} for feature in release.features],
         "example": {"rows": release.example, "scores": release.example_scores},
         "challenger": _describe_challenger(servings, serving),

@@ -13,18 +13,17 @@ import msgspec
 from esteira.exceptions import BadInput, PermanentError, Problem
 from esteira.explanation import Explanation
 from esteira.release import Release
-from esteira.schema import MAX_KEY_BYTES, Column, Row, check_row
+from esteira.schema import MAX_KEY_BYTES, Column
 from esteira.scoring import Array
-from esteira.web import decode_json
 from predictor.arms import takes_challenger
 from predictor.decoding import MAX_ROWS, Body, Encoded
 from predictor.prediction_log import LoggedFeatures, LoggedPrediction, PredictionLog
+from predictor.problems import check_objects, decode_rows, refuse
 from predictor.served import ServedRelease
 from predictor.serving import Serving
 
 logger = logging.getLogger(__name__)
 
-MAX_PROBLEMS = 100
 MAX_EXPLAINED = 100
 """Rows of a question that asks for explanations: they cost fifty times what scores do."""
 
@@ -63,7 +62,10 @@ class JsonQuestion:
         return served.decoder.decode(self._body) or self._check(served.release)
 
     def _check(self, release: Release) -> Body:
-        request = decode_json(self._body, PredictRequest)
+        request = decode_rows(self._body, PredictRequest, lambda found: self._read(found, release))
+        return self._read(request, release)
+
+    def _read(self, request: PredictRequest, release: Release) -> Body:
         if (request.rows is None) == (request.features is None):
             raise BadInput([Problem("", "send either `rows` (raw columns) or `features`")])
         given = request.rows if request.rows is not None else request.features or []
@@ -231,25 +233,6 @@ def _entities(served: ServedRelease, read: Body) -> Sequence[str] | None:
     return keys
 
 
-def check_objects(columns: Sequence[Column], given: list[Any], name: str, inner: str = "") -> list[Row]:
-    """Checks objects of columns, each at the path `<name>[<position>]<inner>`.
-
-    Raises:
-        BadInput: names every wrong value, up to `MAX_PROBLEMS`.
-    """
-    rows: list[Row] = []
-    problems: list[Problem] = []
-    for position, row in enumerate(given):
-        typed, found = check_row(columns, row, f"{name}[{position}]{inner}")
-        rows.append(typed)
-        problems += found
-        if len(problems) >= MAX_PROBLEMS:
-            break
-    if problems:
-        raise BadInput(problems[:MAX_PROBLEMS])
-    return rows
-
-
 def _check_rows(columns: Sequence[Column], given: list[Any], name: str) -> list[tuple[Any, ...]]:
     return [tuple(row.values()) for row in check_objects(columns, given, name)]
 
@@ -260,13 +243,14 @@ def check_keys(release: Release, keys: Sequence[str], name: str) -> None:
     Raises:
         BadInput: names each of them by its position.
     """
-    problems = [
-        Problem(f"{name}[{position}]", f"the entity key is longer than {MAX_KEY_BYTES} bytes; shorten {release.entity}")
-        for position, key in enumerate(keys)
-        if len(key) * 4 > MAX_KEY_BYTES and len(key.encode()) > MAX_KEY_BYTES
-    ]
-    if problems:
-        raise BadInput(problems[:MAX_PROBLEMS])
+    told = f"the entity key is longer than {MAX_KEY_BYTES} bytes; shorten {release.entity}"
+    refuse(
+        [
+            Problem(f"{name}[{position}]", told)
+            for position, key in enumerate(keys)
+            if len(key) * 4 > MAX_KEY_BYTES and len(key.encode()) > MAX_KEY_BYTES
+        ]
+    )
 
 
 def _feature_columns(release: Release) -> list[Column]:

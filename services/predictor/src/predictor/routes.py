@@ -7,9 +7,9 @@ from flask_swagger_ui import get_swaggerui_blueprint
 
 from esteira.events import ModelPromoted
 from esteira.publisher import Publisher
-from esteira.web import event_route, json_response, read_json, read_json_bytes
+from esteira.web import event_route, json_response, read_json_bytes
 from predictor.dialects.options import DialectOptions
-from predictor.feedback import FeedbackRequest, give_feedback
+from predictor.feedback import give_feedback
 from predictor.handlers import describe, list_pipelines
 from predictor.inference import JsonQuestion, predict
 from predictor.limits import MAX_REQUEST_BYTES
@@ -32,7 +32,7 @@ def make_pipelines(servings: Servings, log: PredictionLog, publisher: Publisher,
 
     @blueprint.post("/pipelines/<name>/feedback")
     def post_feedback(name: str) -> Response:
-        body = read_json(request, FeedbackRequest, MAX_REQUEST_BYTES)
+        body = read_json_bytes(request, MAX_REQUEST_BYTES)
         return json_response({"accepted": give_feedback(servings.get(name), publisher, body)}, 202)
 
     @blueprint.get("/pipelines")

@@ -11,6 +11,7 @@ import msgspec
 import pandas as pd
 
 from esteira.dataset import ENTITY
+from esteira.fields import from_text
 from esteira.pipeline import LoadedPipeline
 from esteira.release import Example
 from esteira.schema import Column, check_row, entity_key
@@ -20,7 +21,6 @@ logger = logging.getLogger(__name__)
 EXAMPLES = 5
 LINES = 2000
 _GZIP = b"\x1f\x8b"
-_TRUE, _FALSE = ("true", "t", "1", "yes", "y"), ("false", "f", "0", "no", "n")
 
 
 class Examples(msgspec.Struct, frozen=True):
@@ -71,19 +71,5 @@ def _row(columns: Sequence[Column], record: dict[str, Any], null_values: Sequenc
     row: Example = {}
     for column in columns:
         text = record.get(column.name)
-        row[column.name] = None if text is None or text in null_values else _value(column, text)
+        row[column.name] = None if text is None else from_text(column.type, text, null_values)
     return row
-
-
-def _value(column: Column, text: str) -> int | float | str | bool:
-    """The JSON form of a field; what does not fit stays text, and the row's check refuses it."""
-    try:
-        if column.type == "integer":
-            return int(text)
-        if column.type == "number":
-            return float(text)
-    except ValueError:
-        return text
-    if column.type == "boolean" and text.lower() in _TRUE + _FALSE:
-        return text.lower() in _TRUE
-    return text

@@ -119,6 +119,7 @@ def _describe(
         event_time=spec.event_time,
         columns=[column for column in origin.pipeline.columns if column.known == "before"],
         prediction_log=spec.prediction_log,
+        null_values=spec.null_values,
         features=matrices.features,
         statement=origin.statement.sql,
         reference=reference,

@@ -68,3 +68,4 @@ def test_many_problems_are_told_in_one_line() -> None:
     told = tell([Problem(f"rows[{at}]", "bad") for at in range(25)])
     assert told.startswith("rows[0]: bad; rows[1]: bad; ")
     assert told.endswith("rows[19]: bad; and 5 more")
+    assert tell([Problem("rows[0]", "bad")], 150) == "rows[0]: bad; and 150 more"

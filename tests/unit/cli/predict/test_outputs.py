@@ -54,7 +54,7 @@ def test_rows_are_written_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_column_whose_type_changed_meanwhile_is_said() -> None:
     output = ParquetOutput(io.BytesIO(), COLUMNS[:1])
-    with pytest.raises(CannotWrite, match=r"row 7: .* a expected an integer, got a string"):
+    with pytest.raises(CannotWrite, match=r"row 7: .* a expected an integer of 64 bits, got 'x'"):
         output.write(Row(7, [], {"a": "x"}), [], ANSWER)
     output.close()
 

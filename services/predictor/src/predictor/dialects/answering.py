@@ -2,8 +2,9 @@
 
 import logging
 import re
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from flask import Blueprint, Request, Response, request
@@ -16,11 +17,13 @@ from predictor.dialects.rows import Rows
 from predictor.inference import Answer, PredictAnswer, RowsQuestion, predict
 from predictor.limits import MAX_REQUEST_BYTES
 from predictor.prediction_log import PredictionLog
+from predictor.problems import decode_rows
 from predictor.serving import Serving, Servings
 
 logger = logging.getLogger(__name__)
 
 Output = Literal["score", "label", "all"]
+T = TypeVar("T")
 _PLACE = re.compile(r"rows(?:\[(?P<at>\d+)\](?:\.(?P<name>.*))?)?", re.DOTALL)
 
 
@@ -56,6 +59,32 @@ def find_default(servings: Servings, name: str | None) -> Serving | None:
         return None
 
 
+def read_rows(release: Release, body: bytes, kind: type[T], read: Callable[[T], Rows]) -> tuple[T, Rows]:
+    """Decodes a JSON body, and reads its rows.
+
+    Args:
+        release: has the columns.
+        body: of the request.
+        kind: the dialect's form of it.
+        read: finds the rows in it.
+
+    Raises:
+        BadInput: it is not JSON, or not of that form; values that JSON does not have are named by their places.
+    """
+    asked = decode_rows(body, kind, lambda found: check_rows(release, read(found)))
+    return asked, read(asked)
+
+
+def check_rows(release: Release, rows: Rows) -> None:
+    """Holds rows against the rules.
+
+    Raises:
+        BadInput: names every wrong value in the places of the dialect, up to `MAX_PROBLEMS`.
+    """
+    with _placed(rows):
+        RowsQuestion(rows.rows, rows.kind, "rows").check(release)
+
+
 def predict_rows(serving: Serving, log: PredictionLog, rows: Rows) -> PredictAnswer:
     """Asks the data plane, and names what is wrong in the places of the dialect.
 
@@ -64,10 +93,16 @@ def predict_rows(serving: Serving, log: PredictionLog, rows: Rows) -> PredictAns
         PermanentError: see `predict`.
         Unavailable: see `predict`.
     """
-    try:
+    with _placed(rows):
         return predict(serving, log, RowsQuestion(rows.rows, rows.kind, "rows"))
+
+
+@contextmanager
+def _placed(rows: Rows) -> Iterator[None]:
+    try:
+        yield
     except BadInput as error:
-        raise BadInput([Problem(_place(rows, p.path), p.message) for p in error.problems]) from error
+        raise BadInput([Problem(_place(rows, p.path), p.message) for p in error.problems], error.more) from error
 
 
 def _place(rows: Rows, path: str) -> str:

@@ -14,7 +14,7 @@ from werkzeug.exceptions import UnsupportedMediaType
 
 from esteira.exceptions import BadInput, Problem
 from esteira.release import Release
-from esteira.web import decode_json, json_response
+from esteira.web import json_response
 from predictor.dialects.answering import (
     Output,
     Parameters,
@@ -25,6 +25,7 @@ from predictor.dialects.answering import (
     name_version,
     predict_rows,
     read_plain_body,
+    read_rows,
 )
 from predictor.dialects.options import DialectOptions
 from predictor.dialects.rows import Rows, read_columns, read_records, read_table
@@ -99,9 +100,9 @@ def _read(release: Release, kind: str, body: bytes) -> tuple[Rows, Output]:
         return read_csv(release, body), "score"
     if kind == LINES:
         return read_json_lines(release, body), "score"
-    invocation = decode_json(body, Invocation)
+    invocation, rows = read_rows(release, body, Invocation, lambda found: _read_invocation(release, found))
     output = (invocation.params or Parameters()).output
-    return _read_invocation(release, invocation), check_output(release, output, "params.output")
+    return rows, check_output(release, output, "params.output")
 
 
 def _read_invocation(release: Release, invocation: Invocation) -> Rows:

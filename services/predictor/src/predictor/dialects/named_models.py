@@ -7,16 +7,18 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import UnsupportedMediaType
 
 from esteira.exceptions import BadInput, Problem
-from esteira.web import decode_json, json_response
+from esteira.release import Release
+from esteira.web import json_response
 from predictor.dialects.answering import (
     answer_errors,
     choose_outputs,
     name_version,
     predict_rows,
     read_plain_body,
+    read_rows,
     render_error,
 )
-from predictor.dialects.rows import read_columns, read_records
+from predictor.dialects.rows import Rows, read_columns, read_records
 from predictor.prediction_log import PredictionLog
 from predictor.serving import Serving, Servings
 
@@ -51,22 +53,26 @@ def make_named_models(servings: Servings, log: PredictionLog) -> Blueprint:
     def post_predict(name: str) -> Response:
         if request.mimetype not in _TYPES:
             raise UnsupportedMediaType("send the body as Content-Type: application/json")
-        return _predict(servings.get(name), log, decode_json(read_plain_body(request), ModelRequest))
+        return _predict(servings.get(name), log, read_plain_body(request))
 
     answer_errors(blueprint, render_error)
     return blueprint
 
 
-def _predict(serving: Serving, log: PredictionLog, asked: ModelRequest) -> Response:
+def _predict(serving: Serving, log: PredictionLog, body: bytes) -> Response:
     """Rows are answered by `predictions`, columns by `outputs`."""
     release = serving.runtime.release
+    asked, rows = read_rows(release, body, ModelRequest, lambda found: _read(release, found))
+    answer = predict_rows(serving, log, rows)
+    key = "outputs" if isinstance(asked.inputs, dict) else "predictions"
+    return name_version(json_response({key: choose_outputs(answer, "score")}), answer)
+
+
+def _read(release: Release, asked: ModelRequest) -> Rows:
     if asked.signature_name not in ("", SIGNATURE):
         raise BadInput([Problem("signature_name", f"there is no other than {SIGNATURE!r}")])
     if (asked.instances is msgspec.UNSET) == (asked.inputs is msgspec.UNSET):
         raise BadInput([Problem("", "send either `instances` (rows) or `inputs` (columns)")])
     if isinstance(asked.inputs, dict):
-        key, rows = "outputs", read_columns(release, asked.inputs, "inputs")
-    else:
-        key, rows = "predictions", read_records(release, asked.instances, "instances")
-    answer = predict_rows(serving, log, rows)
-    return name_version(json_response({key: choose_outputs(answer, "score")}), answer)
+        return read_columns(release, asked.inputs, "inputs")
+    return read_records(release, asked.instances, "instances")

@@ -11,9 +11,8 @@ from flask import Blueprint, Response, request
 
 from esteira.exceptions import NotFound, Problem
 from esteira.release import Release
-from esteira.web import decode_json, json_response, read_json_bytes
-from predictor.dialects.answering import answer_errors, name_version, predict_rows, render_error
-from predictor.dialects.rows import refuse
+from esteira.web import json_response, read_json_bytes
+from predictor.dialects.answering import answer_errors, name_version, predict_rows, read_rows, render_error
 from predictor.dialects.tensors import (
     InputTensor,
     Scalar,
@@ -25,6 +24,7 @@ from predictor.dialects.tensors import (
 )
 from predictor.limits import MAX_REQUEST_BYTES
 from predictor.prediction_log import PredictionLog
+from predictor.problems import refuse
 from predictor.serving import Serving, Servings
 
 PLATFORM = "onnx_onnxv1"
@@ -89,8 +89,8 @@ def _add_models(blueprint: Blueprint, servings: Servings, log: PredictionLog) ->
         return json_response({"name": name, "ready": True})
 
     def infer(name: str, version: str | None = None) -> Response:
-        asked = decode_json(read_json_bytes(request, MAX_REQUEST_BYTES), InferenceRequest)
-        return _infer(_find(servings, name, version), log, asked)
+        body = read_json_bytes(request, MAX_REQUEST_BYTES)
+        return _infer(_find(servings, name, version), log, body)
 
     for base in ("/v2/models/<name>", "/v2/models/<name>/versions/<version>"):
         blueprint.add_url_rule(base, "describe", describe)
@@ -125,10 +125,11 @@ def _describe(serving: Serving) -> dict[str, Any]:
     }
 
 
-def _infer(serving: Serving, log: PredictionLog, asked: InferenceRequest) -> Response:
+def _infer(serving: Serving, log: PredictionLog, body: bytes) -> Response:
     release = serving.runtime.release
+    asked, rows = read_rows(release, body, InferenceRequest, lambda found: read_tensors(release, found.inputs))
     wanted = _choose_outputs(release, asked.outputs)
-    answer = predict_rows(serving, log, read_tensors(release, asked.inputs))
+    answer = predict_rows(serving, log, rows)
     response = InferenceResponse(
         model_name=answer.pipeline,
         model_version=answer.model_version,

@@ -8,7 +8,7 @@ import msgspec
 from esteira.exceptions import BadInput, Problem
 from esteira.release import Release
 from esteira.schema import Column, ColumnType
-from predictor.inference import MAX_PROBLEMS
+from predictor.problems import refuse
 
 Kind = Literal["rows", "features"]
 Locate = Callable[[int, str | None], str]
@@ -149,12 +149,6 @@ def check_names(release: Release, names: Sequence[str], places: Sequence[str], w
     problems += [Problem(whole, f"column {name!r} is missing") for name in needed if name not in names]
     refuse(problems)
     return kind
-
-
-def refuse(problems: Sequence[Problem]) -> None:
-    """Raises `BadInput` where there are problems, up to `MAX_PROBLEMS` of them."""
-    if problems:
-        raise BadInput(list(problems[:MAX_PROBLEMS]))
 
 
 def _in_rows(path: str) -> Locate:

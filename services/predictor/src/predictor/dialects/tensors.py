@@ -7,9 +7,10 @@ import msgspec
 
 from esteira.exceptions import BadInput, Problem
 from esteira.release import Release
-from esteira.schema import ColumnType
-from predictor.dialects.rows import Rows, check_names, column_types, refuse, request_columns, transpose
+from esteira.schema import ColumnType, show
+from predictor.dialects.rows import Rows, check_names, column_types, request_columns, transpose
 from predictor.inference import PredictAnswer
+from predictor.problems import refuse
 
 Scalar = str | int | float | bool
 DATATYPES: Mapping[ColumnType, str] = {
@@ -43,6 +44,16 @@ class InputTensor(Tensor, frozen=True):
     parameters: dict[str, Scalar] = {}
 
 
+class Misfit(msgspec.Struct, frozen=True):
+    """A value that is not of its tensor's datatype: no rule takes it, each tells it."""
+
+    value: Any
+    datatype: str
+
+    def __str__(self) -> str:
+        return f"{show(self.value)}, which is no {self.datatype}"
+
+
 def read_tensors(release: Release, inputs: Sequence[InputTensor]) -> Rows:
     """Reads a tensor for each column, of shape [rows] or [rows, 1]; or one matrix of all features, if all are numeric.
 
@@ -63,7 +74,7 @@ def read_tensors(release: Release, inputs: Sequence[InputTensor]) -> Rows:
         [p for at, tensor in enumerate(inputs) for p in _check_datatype(tensor, types[tensor.name], f"inputs[{at}]")]
     )
     _refuse_ragged(inputs)
-    rows = transpose({tensor.name: _flatten(tensor.data) for tensor in inputs})
+    rows = transpose({tensor.name: _values(tensor) for tensor in inputs})
     return Rows(rows=rows, kind=kind, path="inputs", locate=_in_tensors([tensor.name for tensor in inputs]))
 
 
@@ -101,7 +112,7 @@ def _read_matrix(release: Release, tensor: InputTensor) -> Rows:
     if width != len(names):
         raise BadInput([Problem("inputs[0].shape", f"has {width} columns, expected {len(names)}: {', '.join(names)}")])
     refuse(_check_datatype(tensor, "number", "inputs[0]"))
-    values = _flatten(tensor.data)
+    values = _values(tensor)
     rows = [dict(zip(names, values[at : at + width], strict=True)) for at in range(0, len(values), width)]
     places = {name: at for at, name in enumerate(names)}
 
@@ -132,18 +143,19 @@ def _flatten(data: list[Any]) -> list[Any]:
 
 
 def _check_datatype(tensor: InputTensor, kind: ColumnType, path: str) -> list[Problem]:
-    """The datatype must fit the column, and the values the datatype; the column's own rules come later."""
+    """The datatype must fit the column; values come later."""
     numeric = kind in ("integer", "number")
     allowed = [*_INTEGERS, *_FLOATS] if numeric else [DATATYPES[kind]]
     if tensor.datatype not in allowed:
         told = f"{tensor.name!r} is {DATATYPES[kind]}{' or another number' if numeric else ''}"
         return [Problem(f"{path}.datatype", f"{told}, got {tensor.datatype!r}")]
-    fits = _fits(tensor.datatype)
-    return [
-        Problem(f"{path}.data[{at}]", f"is no {tensor.datatype}")
-        for at, value in enumerate(_flatten(tensor.data))
-        if value is not None and not fits(value)
-    ]
+    return []
+
+
+def _values(tensor: InputTensor) -> list[Any]:
+    """Values must fit the datatype, and the rules of their column too: what breaks either is told with all else."""
+    fits, datatype = _fits(tensor.datatype), tensor.datatype
+    return [v if v is None or fits(v) else Misfit(v, datatype) for v in _flatten(tensor.data)]
 
 
 def _fits(datatype: str) -> Callable[[Any], bool]:

@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from esteira.exceptions import BadInput, Problem
+from esteira.fields import from_text
 from esteira.release import Release
-from esteira.schema import ColumnType
 from esteira.web import decode_json
 from predictor.decoding import MAX_ROWS
-from predictor.dialects.rows import Locate, Rows, check_names, column_names, column_types, read_records, refuse
+from predictor.dialects.answering import check_rows
+from predictor.dialects.rows import Locate, Rows, check_names, column_names, column_types, read_records
+from predictor.problems import decode_leniently, explain, refuse
 
-_TRUE, _FALSE = ("true", "t", "1", "yes", "y"), ("false", "f", "0", "no", "n")
 Record = tuple[int, list[str]]
 """The number of a record's last line, from 1, and its fields."""
 
 
 def read_csv(release: Release, body: bytes) -> Rows:
-    """Reads CSV; an empty field is a missing value, and each other is typed by its column.
+    """Reads CSV: a field has the value that it has in a file that trains.
 
     The first line is a header where most of its fields are names of columns; a header's first field may be empty, for
     the index that pandas writes. Without a header the fields are the raw columns in the order of the schema.
@@ -48,7 +49,10 @@ def read_csv(release: Release, body: bytes) -> Rows:
     )
     types = column_types(release, kind)
     rows = [
-        {name: _value(types[name], text) for name, text in zip(names, fields[skipped:], strict=True)}
+        {
+            name: from_text(types[name], text, release.null_values)
+            for name, text in zip(names, fields[skipped:], strict=True)
+        }
         for _, fields in records
     ]
     return Rows(rows=rows, kind=kind, path="", locate=_in_lines([number for number, _ in records]))
@@ -58,19 +62,23 @@ def read_json_lines(release: Release, body: bytes) -> Rows:
     """Reads one row a line: an object of columns, or an array of the raw columns in the order of the schema.
 
     Raises:
-        BadInput: a line is not JSON; the first such is named.
+        BadInput: lines are not JSON; each is named, or the values in it that JSON does not have.
     """
     lines = [(number, line) for number, line in enumerate(body.split(b"\n"), 1) if line.strip()]
     _limit(len(lines))
-    rows = [_decode_line(number, line) for number, line in lines]
-    return read_records(release, rows, "", _in_lines([number for number, _ in lines]))
-
-
-def _decode_line(number: int, line: bytes) -> Any:
-    try:
-        return decode_json(line)
-    except BadInput as error:
-        raise BadInput([Problem(f"line {number}", str(error))]) from error
+    rows: list[Any] = []
+    problems: list[Problem] = []
+    for number, line in lines:
+        try:
+            rows.append(decode_json(line))
+        except BadInput as error:
+            problems.append(Problem(f"line {number}", str(error)))
+            rows.append(decode_leniently(line))
+    locate = _in_lines([number for number, _ in lines])
+    if problems and None not in rows:
+        explain(lambda found: check_rows(release, read_records(release, found, "", locate)), rows)
+    refuse(problems)
+    return read_records(release, rows, "", locate)
 
 
 def _records(body: bytes) -> list[Record]:
@@ -78,7 +86,8 @@ def _records(body: bytes) -> list[Record]:
         reader = csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True)
         records = [(reader.line_num, fields) for fields in reader if fields]
     except UnicodeDecodeError as error:
-        raise BadInput([Problem("", f"is not UTF-8: {error}")]) from error
+        line = body.count(b"\n", 0, error.start) + 1
+        raise BadInput([Problem(f"line {line}", "is not UTF-8")]) from error
     except csv.Error as error:
         raise BadInput([Problem(f"line {reader.line_num}", f"is not CSV: {error}")]) from error
     _limit(len(records) - 1)  # one of them may be a header
@@ -94,27 +103,6 @@ def _is_header(release: Release, fields: Sequence[str]) -> bool:
     """Most, not all: a name that is wrong is then told as one, not its line as wrong values."""
     names = {column.name for column in release.columns} | {feature.name for feature in release.features}
     return sum(field in names for field in fields) * 2 > len(fields)
-
-
-def _value(kind: ColumnType, text: str) -> int | float | str | bool | None:
-    """The JSON form of a field; what does not fit stays text, and the row's check refuses it."""
-    if text == "":
-        return None
-    if kind in ("integer", "number"):
-        return _number(kind, text)
-    if kind == "boolean" and text.lower() in _TRUE + _FALSE:
-        return text.lower() in _TRUE
-    return text
-
-
-def _number(kind: ColumnType, text: str) -> int | float | str:
-    """An integer may have a decimal point, as pandas writes a column where some are missing."""
-    for read in (int, float) if kind == "integer" else (float,):
-        try:
-            return read(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _in_lines(numbers: Sequence[int]) -> Locate:

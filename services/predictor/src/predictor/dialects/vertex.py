@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from flask import Blueprint, Response, request
 
-from esteira.web import decode_json, json_response, read_json_bytes
+from esteira.web import json_response, read_json_bytes
 from predictor.dialects.answering import (
     Parameters,
     answer_errors,
@@ -17,6 +17,7 @@ from predictor.dialects.answering import (
     default_serving,
     name_version,
     predict_rows,
+    read_rows,
     render_error,
 )
 from predictor.dialects.options import DialectOptions
@@ -38,11 +39,14 @@ def make_vertex(servings: Servings, log: PredictionLog, options: DialectOptions)
     blueprint = Blueprint("vertex", __name__)
 
     def predict() -> Response:
-        asked = decode_json(read_json_bytes(request, MAX_REQUEST_BYTES), PredictionRequest)
+        body = read_json_bytes(request, MAX_REQUEST_BYTES)
         serving = default_serving(servings, options.default_pipeline)
         release = serving.runtime.release
+        asked, rows = read_rows(
+            release, body, PredictionRequest, lambda found: read_records(release, found.instances, "instances")
+        )
         output = check_output(release, (asked.parameters or Parameters()).output, "parameters.output")
-        answer = predict_rows(serving, log, read_records(release, asked.instances, "instances"))
+        answer = predict_rows(serving, log, rows)
         return name_version(json_response({"predictions": choose_outputs(answer, output)}), answer)
 
     def health() -> Response:

@@ -30,6 +30,7 @@ ERROR: dict[str, Any] = {
                 "code": {"type": "string"},
                 "message": {"type": "string"},
                 "problems": {"type": "array", "items": PROBLEM},
+                "more": {"type": "integer", "description": "problems besides, which are not named; absent if none"},
             },
         }
     },

@@ -104,14 +104,14 @@ class Retraining(Section, frozen=True, kw_only=True):
 
 
 class Canary(Section, frozen=True, kw_only=True):
-    """How a challenger is tried out on live requests, and when that is enough."""
+    """How a challenger is tried out on live requests, by canary or as a shadow, and when that is enough."""
 
     share: Share = 0.1
-    """Of entities that the challenger answers for."""
+    """Of entities that the challenger answers for, or scores in the champion's shadow."""
     min_predictions: Positive = 200
     """Of each arm, below which nothing is concluded but that the challenger fails."""
     max_minutes: Positive = 60
-    """After which a canary without enough predictions is rolled back."""
+    """After which a canary or shadow without enough predictions is rolled back."""
     max_failures: NotNegative = 0.01
     """The share of its rows that the challenger may fail to answer."""
     max_slowdown: NotNegative = 10.0
@@ -136,8 +136,9 @@ class Pipeline(Section, frozen=True, kw_only=True):
     reference: dict[str, Reference] = {}
     training: Training = Training()
     gates: Gates = Gates()
-    promotion: Literal["auto", "canary", "manual"] = "auto"
-    """What becomes of a release that passes its gates: champion at once, challenger of the champion, or a person's."""
+    promotion: Literal["auto", "canary", "shadow", "manual"] = "auto"
+    """What becomes of a release that passes its gates: champion at once, challenger of the champion by canary or in
+    its shadow, or a person's."""
     canary: Canary = Canary()
     prediction_log: LogRules = LogRules()
     monitoring: Monitoring = Monitoring()

@@ -116,14 +116,14 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Challenger(msgspec.Struct, frozen=True, kw_only=True):
-    """The release that a canary tries out beside the champion."""
+    """The release that is tried out beside the champion: by a canary, or in its shadow."""
 
     version: str
     path: str
     sha256: str
     """Of the release's release.json."""
     share: Annotated[float, msgspec.Meta(gt=0, lt=1)]
-    """Of entities that it answers for."""
+    """Of entities that it answers for; of a shadow, whose requests it scores too."""
     reason: str = ""
     """Why it is tried out; empty in pointers of before."""
 
@@ -143,6 +143,13 @@ class Pointer(msgspec.Struct, frozen=True, kw_only=True):
     """Why it was promoted; empty in pointers of before."""
     challenger: Challenger | None = None
     """While a canary runs."""
+    shadow: Challenger | None = None
+    """While a shadow runs; apart from `challenger`, so that code which knows no shadows never answers with one."""
+
+    @property
+    def tried(self) -> Challenger | None:
+        """The release that is tried out, in either way: there is one at a time."""
+        return self.challenger or self.shadow
 
 
 def release_path(pipeline: str, version: str) -> str:

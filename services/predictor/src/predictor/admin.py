@@ -3,7 +3,7 @@
 from flask import Blueprint, Response
 
 from esteira.web import json_response
-from predictor.handlers import list_pipelines
+from predictor.handlers import count_shadows, list_pipelines
 from predictor.prediction_log import PredictionLog
 from predictor.serving import Servings
 
@@ -15,7 +15,7 @@ def make_admin(servings: Servings, log: PredictionLog) -> Blueprint:
     @blueprint.get("/state")
     def get_state() -> Response:
         told = {"published": log.published, "pending": log.pending, "lost": log.lost}
-        return json_response({"pipelines": list_pipelines(servings), "log": told})
+        return json_response({"pipelines": list_pipelines(servings), "log": told, "shadows": count_shadows(servings)})
 
     @blueprint.post("/refresh")
     def post_refresh() -> Response:

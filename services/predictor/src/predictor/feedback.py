@@ -11,8 +11,9 @@ from esteira.publisher import Publisher
 from esteira.release import Release
 from esteira.schema import Row, entity_key
 from predictor.decoding import MAX_ROWS
-from predictor.inference import MAX_PROBLEMS, check_keys, check_objects
+from predictor.inference import check_objects
 from predictor.prediction_log import SOURCE
+from predictor.records import MAX_PROBLEMS, check_keys
 from predictor.serving import Serving
 
 

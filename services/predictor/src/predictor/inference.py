@@ -1,31 +1,31 @@
 """The data plane: what becomes of a question, in whatever dialect it was asked: check, prepare, score, log."""
 
 import logging
-import math
 import os
 import time
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
 
-from esteira.exceptions import BadInput, PermanentError, Problem
+from esteira.exceptions import BadInput, Problem
 from esteira.explanation import Explanation
 from esteira.release import Release
-from esteira.schema import MAX_KEY_BYTES, Column, Row, check_row
+from esteira.schema import Column, Row, check_row
 from esteira.web import decode_json
 from predictor.arms import takes_challenger
 from predictor.decoding import MAX_ROWS, Body
-from predictor.prediction_log import LoggedPrediction, PredictionLog
+from predictor.prediction_log import PredictionLog
+from predictor.records import MAX_PROBLEMS, find_entities, make_records, require_finite
 from predictor.served import ServedRelease
 from predictor.serving import Serving
+from predictor.shadow import Asked
 
 logger = logging.getLogger(__name__)
 
-MAX_PROBLEMS = 100
 MAX_EXPLAINED = 100
 """Rows of a question that asks for explanations: they cost fifty times what scores do."""
+_VALUE_BYTES = 50
 
 
 class Question(Protocol):
@@ -40,6 +40,9 @@ class Question(Protocol):
 
     def sent(self) -> Sequence[Any]:
         """The raw rows as the client sent them; asked only where `read` gave rows."""
+
+    def size(self) -> int:
+        """About how many bytes it holds."""
 
 
 class PredictRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,6 +76,10 @@ class JsonQuestion:
         """Decodes again: few requests are sampled."""
         rows: list[Any] = msgspec.json.decode(self._body)["rows"]
         return rows
+
+    def size(self) -> int:
+        """That of the body."""
+        return len(self._body)
 
 
 class RowsQuestion:
@@ -109,6 +116,11 @@ class RowsQuestion:
         """The rows themselves."""
         return self._rows
 
+    def size(self) -> int:
+        """What its values take in memory, at the least."""
+        texts = sum(len(value) for row in self._rows for value in row.values() if isinstance(value, str))
+        return texts + _VALUE_BYTES * sum(map(len, self._rows))
+
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One prediction."""
@@ -133,7 +145,8 @@ class PredictAnswer(msgspec.Struct, frozen=True, kw_only=True):
 def predict(serving: Serving, log: PredictionLog, question: Question) -> PredictAnswer:
     """Scores the rows of a question and logs each answer before it is given.
 
-    A challenger's failure is its own: it is logged and counted, and the champion answers.
+    A challenger's failure is its own: it is logged and counted, and the champion answers. One that runs in the shadow
+    gets the question once it is answered.
 
     Raises:
         BadInput: see `Question.read`.
@@ -141,6 +154,12 @@ def predict(serving: Serving, log: PredictionLog, question: Question) -> Predict
         Unavailable: the pipeline's log is strict, and Pub/Sub does not answer.
     """
     read = question.read(serving.runtime)
+    if serving.challenger is None:
+        return _answer(serving.runtime, log, read, question)
+    if serving.pointer.shadow is not None:
+        answer = _answer(serving.runtime, log, read, question)
+        _offer_to_shadow(serving, read, question, answer)
+        return answer
     challenger = _challenger_for(serving, read)
     if challenger is None:
         return _answer(serving.runtime, log, read, question)
@@ -164,6 +183,20 @@ def _challenger_for(serving: Serving, read: Body) -> ServedRelease | None:
     return serving.challenger
 
 
+def _offer_to_shadow(serving: Serving, read: Body, question: Question, answer: PredictAnswer) -> None:
+    """The answer is logged and will be given, whatever happens here."""
+    challenger, wanted, shadows = serving.challenger, serving.pointer.shadow, serving.shadows
+    if challenger is None or wanted is None or shadows is None:
+        return
+    try:
+        first = answer.predictions[0].prediction_id if read.rows is None else serving.runtime.entity(read.rows[0])
+        if takes_challenger(wanted.version, first, wanted.share):
+            ids = [one.prediction_id for one in answer.predictions]
+            shadows.offer(Asked(challenger, question.read, ids, question.size()))
+    except Exception:
+        logger.exception("shadow not asked", extra={"pipeline": serving.pointer.pipeline})
+
+
 def _record_failure(release: Release, log: PredictionLog, rows: int, error: Exception) -> None:
     facts = {"pipeline": release.pipeline, "version": release.version, "rows": rows, "error": str(error)}
     logger.error("challenger failed; the champion answered", extra=facts)
@@ -172,14 +205,15 @@ def _record_failure(release: Release, log: PredictionLog, rows: int, error: Exce
 
 def _answer(served: ServedRelease, log: PredictionLog, read: Body, question: Question) -> PredictAnswer:
     release, began = served.release, time.perf_counter_ns()
-    entities = _entities(served, read)
+    entities = find_entities(served, read)
     features = served.feature_rows(read.rows) if read.rows is not None else read.features or []
     scores: list[float] = served.score_rows(features).tolist()
-    _require_finite(release, scores)
+    require_finite(release, scores)
     explanations = _explain(served, features) if read.explain else [None] * len(scores)
     microseconds = (time.perf_counter_ns() - began) // 1000
     ids = _make_ids(len(scores))
-    logged = _logged(served, log, read, question, ids, entities, features, scores)
+    sampled = _sample(served, log, read, question)
+    logged = make_records(served, read, ids, entities, features, scores, sampled)
     strict = release.prediction_log.delivery == "strict"
     log.add(release.pipeline, release.version, logged, microseconds, strict=strict)
     threshold = release.threshold
@@ -188,6 +222,17 @@ def _answer(served: ServedRelease, log: PredictionLog, read: Body, question: Que
         for id_, score, why in zip(ids, scores, explanations, strict=True)
     ]
     return PredictAnswer(pipeline=release.pipeline, model_version=release.version, predictions=answers)
+
+
+def _sample(served: ServedRelease, log: PredictionLog, read: Body, question: Question) -> Mapping[int, dict[str, Any]]:
+    """The raw rows that are kept, by their position."""
+    if read.rows is None:
+        return {}
+    release = served.release
+    if not (chosen := log.sampler.choose(release.version, len(read.rows), release.prediction_log.sample)):
+        return {}
+    sent = question.sent()
+    return {position: sent[position] for position in chosen}
 
 
 def _explain(served: ServedRelease, features: Sequence[Sequence[Any]]) -> Sequence[Explanation]:
@@ -201,26 +246,6 @@ def _make_ids(rows: int) -> list[str]:
     drawn = os.urandom(15).hex()
     first = f"{drawn[:8]}-{drawn[8:12]}-4{drawn[12:15]}-8{drawn[15:18]}-{drawn[18:27]}"
     return [f"{first}{position:03x}" for position in range(rows)]
-
-
-def _require_finite(release: Release, scores: list[float]) -> None:
-    """A link such as exp may overflow; JSON has no word for the result, and a client no use."""
-    row = next((row for row, score in enumerate(scores) if not math.isfinite(score)), None)
-    if row is not None:
-        raise PermanentError(f"release {release.version} gives {scores[row]} for row {row}, which is no prediction")
-
-
-def _entities(served: ServedRelease, read: Body) -> Sequence[str | None]:
-    """The entity key of each row; None where features came.
-
-    Raises:
-        BadInput: a key is one that etl would refuse in a file, and that Postgres could not index.
-    """
-    if read.rows is None:
-        return [None] * len(read.features or [])
-    keys = [served.entity(row) for row in read.rows]
-    check_keys(served.release, keys, "rows")
-    return keys
 
 
 def check_objects(columns: Sequence[Column], given: list[Any], name: str, inner: str = "") -> list[Row]:
@@ -246,65 +271,8 @@ def _check_rows(columns: Sequence[Column], given: list[Any], name: str) -> list[
     return [tuple(row.values()) for row in check_objects(columns, given, name)]
 
 
-def check_keys(release: Release, keys: Sequence[str], name: str) -> None:
-    """Refuses keys that etl would refuse in a file, and that Postgres could not index.
-
-    Raises:
-        BadInput: names each of them by its position.
-    """
-    problems = [
-        Problem(f"{name}[{position}]", f"the entity key is longer than {MAX_KEY_BYTES} bytes; shorten {release.entity}")
-        for position, key in enumerate(keys)
-        if len(key) * 4 > MAX_KEY_BYTES and len(key.encode()) > MAX_KEY_BYTES
-    ]
-    if problems:
-        raise BadInput(problems[:MAX_PROBLEMS])
-
-
 def _feature_columns(release: Release) -> list[Column]:
     return [
         Column(name=feature.name, type="number" if feature.kind == "numeric" else "string", nullable=True)
         for feature in release.features
     ]
-
-
-def _logged(
-    served: ServedRelease,
-    log: PredictionLog,
-    read: Body,
-    question: Question,
-    ids: list[str],
-    entities: Sequence[str | None],
-    features: Sequence[Sequence[Any]],
-    scores: list[float],
-) -> list[LoggedPrediction]:
-    served_at = datetime.now(UTC)
-    moments: Sequence[datetime | None] = [None] * len(ids)
-    values, rows = features, {}
-    if read.rows is not None:
-        moments = [served.event_time(row) for row in read.rows]
-        values = [[_loggable(value) for value in row] for row in features]
-        if chosen := log.sampler.choose(served.release.version, len(ids), served.release.prediction_log.sample):
-            sent = question.sent()
-            rows = {position: sent[position] for position in chosen}
-    return [
-        LoggedPrediction(
-            id=id_,
-            entity=entity,
-            event_time=moment or served_at,
-            served_at=served_at,
-            score=score,
-            features=row,
-            row=rows.get(position),
-        )
-        for position, (id_, entity, moment, row, score) in enumerate(
-            zip(ids, entities, moments, values, scores, strict=True)
-        )
-    ]
-
-
-def _loggable(value: Any) -> float | str | None:
-    if value is None or isinstance(value, str):
-        return value
-    number = float(value)
-    return number if math.isfinite(number) else None

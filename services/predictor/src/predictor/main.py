@@ -22,21 +22,25 @@ from predictor.prediction_log import PredictionLog
 from predictor.sampling import Sampler
 from predictor.serving import Servings
 from predictor.settings import PredictorSettings, split_list
+from predictor.shadow import Shadows
 
 
 def create() -> Flask:
-    """Makes the app of one worker process and starts its two threads: the pointers' and the log's."""
+    """Makes the app of one worker process and starts its three threads: the pointers', the log's and the shadows'."""
     settings = read_settings(PredictorSettings, os.environ)
     configure_logging("predictor", settings.log_level, settings.google_cloud_project)
     cache = settings.cache_dir or Path(tempfile.gettempdir()) / f"esteira-predictor-{os.getuid()}"
     publisher = Publisher(settings.google_cloud_project)
     bucket = Bucket(settings.bucket, settings.google_cloud_project)
-    servings = Servings(bucket, cache, settings.pointer_poll_seconds, settings.pinned)
     spool = settings.spool_dir or cache / "spool" / name_destination(settings, os.environ)
     sampler = Sampler(settings.sample_share)
     log = PredictionLog(publisher, settings.log_flush_seconds, spool, sampler, settings.spool_bytes)
+    shadows = Shadows(log)
+    servings = Servings(bucket, cache, settings.pointer_poll_seconds, settings.pinned, shadows)
     servings.start()
     log.start()
+    shadows.start()
+    Finalize(None, shadows.close, exitpriority=1)  # before the log, which takes what is scored at the last
     Finalize(None, log.close, exitpriority=0)  # at the end of a process, whether a server forked it or multiprocessing
     budget = Budget(settings.max_pending_bytes)
     app = create_app(

@@ -96,26 +96,28 @@ class PredictionLog:
         microseconds: int = 0,
         *,
         strict: bool = False,
+        shadow: bool = False,
     ) -> None:
         """Takes predictions over, and the time that was spent on them; they are on disk when this returns.
 
         Args:
             strict: they are published when this returns, and are in no spool.
+            shadow: nobody was answered with them.
 
         Raises:
             Unavailable: `strict`, and Pub/Sub does not answer.
         """
         for start in range(0, len(predictions), BATCH_ROWS):
             some = predictions[start : start + BATCH_ROWS]
-            header = Header(pipeline, model_version, len(some), 0 if start else microseconds)
+            header = Header(pipeline, model_version, len(some), 0 if start else microseconds, shadow=shadow)
             if strict:
                 self._publish_now(Record(header, _encode(some)))
             else:
                 self._append(header, _encode(some))
 
-    def count_failures(self, pipeline: str, model_version: str, rows: int) -> None:
+    def count_failures(self, pipeline: str, model_version: str, rows: int, *, shadow: bool = False) -> None:
         """Counts rows that a challenger could not answer; told with the next predictions."""
-        self._append(Header(pipeline, model_version, failures=rows), b"")
+        self._append(Header(pipeline, model_version, failures=rows, shadow=shadow), b"")
 
     @property
     def pending(self) -> int:
@@ -183,7 +185,7 @@ class PredictionLog:
 
     def _publish_now(self, record: Record) -> None:
         header = record.header
-        self._publisher.publish(_message(header.pipeline, header.model_version, [record], uuid4()))
+        self._publisher.publish(_message(header, [record], uuid4()))
         with self._lock:
             self.added += header.rows
             self.published += header.rows
@@ -251,18 +253,28 @@ def _encode(predictions: Sequence[LoggedPrediction]) -> bytes:
 
 
 def _messages(batch: Batch) -> list[Message]:
-    """One for each release; under a canary the records of two alternate."""
-    releases: dict[tuple[str, str], list[Record]] = {}
-    for record in (record for record in batch.records if record.header.pipeline):
-        releases.setdefault((record.header.pipeline, record.header.model_version), []).append(record)
-    return [_message(*release, records, batch.event_id(*release)) for release, records in releases.items()]
+    """One for each release, answers and shadows apart; while one is tried out the records of two alternate."""
+    releases: dict[tuple[str, str, bool], list[Record]] = {}
+    for head, record in ((record.header, record) for record in batch.records if record.header.pipeline):
+        releases.setdefault((head.pipeline, head.model_version, head.shadow), []).append(record)
+    return [
+        _message(records[0].header, records, batch.event_id(pipeline, version, shadow=shadow))
+        for (pipeline, version, shadow), records in releases.items()
+    ]
 
 
-def _message(pipeline: str, model_version: str, records: list[Record], event_id: UUID) -> Message:
-    """The event without decoding what is JSON already."""
+def _message(head: Header, records: list[Record], event_id: UUID) -> Message:
+    """The event without decoding what is JSON already.
+
+    Args:
+        head: of any of the records: what they have in common.
+        records: of one release.
+        event_id: the event's identity.
+    """
     event = PredictionsServed(
-        pipeline=pipeline,
-        model_version=model_version,
+        pipeline=head.pipeline,
+        model_version=head.model_version,
+        shadow=head.shadow,
         predictions=[],
         failures=sum(record.header.failures for record in records),
         microseconds=sum(record.header.microseconds for record in records),

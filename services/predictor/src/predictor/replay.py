@@ -93,6 +93,7 @@ class RecordingLog(PredictionLog):
         microseconds: int = 0,  # noqa: ARG002
         *,
         strict: bool = False,  # noqa: ARG002
+        shadow: bool = False,  # noqa: ARG002
     ) -> None:
         """Takes the place of what was kept before."""
         self.last = predictions

@@ -2,8 +2,8 @@
 
 A new release is brought in whole, verified and smoke-tested beside the old one, and only then swapped in; requests
 under way keep the one they began with. A release that fails is refused: the old one stays, and the reason is shown.
-While a canary runs, its challenger is brought in beside the champion, and after it; whatever becomes of the challenger,
-the champion serves.
+While a canary or a shadow runs, its challenger is brought in beside the champion, and after it; whatever becomes of the
+challenger, the champion serves.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ from esteira.exceptions import EsteiraError, NotFound, ReleaseRefused, Transient
 from esteira.release import MANIFEST, Challenger, Pointer, release_path
 from esteira.runtime import fetch_release
 from predictor.served import ServedRelease
+from predictor.shadow import Shadows
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +30,14 @@ POINTERS = "serving/"
 
 
 class Serving(msgspec.Struct, frozen=True):
-    """A release in service, the pointer that named it, and the challenger of a canary."""
+    """A release in service, the pointer that named it, and the release that is tried out."""
 
     pointer: Pointer
     runtime: ServedRelease
     challenger: ServedRelease | None = None
+    """Answers for its share; where the pointer names it as the shadow, it never answers."""
+    shadows: Shadows | None = None
+    """Take what a shadow is to score."""
 
     @property
     def is_strict(self) -> bool:
@@ -56,7 +60,12 @@ class Servings:
     """
 
     def __init__(
-        self, bucket: Bucket, cache: Path, poll_seconds: float, pinned: Mapping[str, str] | None = None
+        self,
+        bucket: Bucket,
+        cache: Path,
+        poll_seconds: float,
+        pinned: Mapping[str, str] | None = None,
+        shadows: Shadows | None = None,
     ) -> None:
         """Starts nothing.
 
@@ -65,7 +74,9 @@ class Servings:
             cache: where releases are kept after download.
             poll_seconds: how often the pointers are looked at.
             pinned: pipelines that serve one version, whatever their pointers say.
+            shadows: take what shadows are to score; without them a pointer's shadow is brought in, and never asked.
         """
+        self.shadows = shadows
         self._bucket = bucket
         self._pinned = dict(pinned or {})
         self._cache = cache
@@ -212,8 +223,8 @@ class Servings:
         """
         loaded = self._loaded(pipeline)
         runtime = loaded.get(pointer.sha256) or self._bring_in(pipeline, pointer.path, pointer.sha256)
-        wanted = pointer.challenger
-        self._put(pipeline, Serving(pointer, runtime, loaded.get(wanted.sha256) if wanted else None))
+        wanted = pointer.tried
+        self._put(pipeline, Serving(pointer, runtime, loaded.get(wanted.sha256) if wanted else None, self.shadows))
         self._refusals = {name: refusal for name, refusal in self._refusals.items() if name != pipeline}
         if wanted is None or wanted.sha256 in loaded:
             self._clear_challenger(pipeline)
@@ -234,7 +245,7 @@ class Servings:
             logger.exception("challenger not brought in", extra={"pipeline": pipeline})
             self._refuse_challenger(pipeline, wanted.version, f"{type(error).__name__}: {error}")
             return False
-        self._put(pipeline, Serving(serving.pointer, serving.runtime, challenger))
+        self._put(pipeline, Serving(serving.pointer, serving.runtime, challenger, self.shadows))
         self._clear_challenger(pipeline)
         return True
 
@@ -244,8 +255,8 @@ class Servings:
         if current is None:
             return {}
         found = {current.pointer.sha256: current.runtime}
-        if current.challenger is not None and current.pointer.challenger is not None:
-            found[current.pointer.challenger.sha256] = current.challenger
+        if current.challenger is not None and current.pointer.tried is not None:
+            found[current.pointer.tried.sha256] = current.challenger
         return found
 
     def _bring_in(self, pipeline: str, path: str, sha256: str) -> ServedRelease:

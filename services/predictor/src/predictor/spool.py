@@ -37,6 +37,7 @@ class Header(msgspec.Struct, frozen=True, array_like=True):
     rows: int = 0
     microseconds: int = 0
     failures: int = 0
+    shadow: bool = False
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -55,9 +56,9 @@ class Batch(msgspec.Struct, frozen=True):
     records: list[Record]
     rows: int
 
-    def event_id(self, pipeline: str, model_version: str) -> UUID:
-        """The identity of the event that tells of the batch's records of one release."""
-        return uuid5(_NAMESPACE, f"{self.place}/{pipeline}/{model_version}")
+    def event_id(self, pipeline: str, model_version: str, *, shadow: bool = False) -> UUID:
+        """The identity of the event that tells of the batch's records of one release, answers or shadows."""
+        return uuid5(_NAMESPACE, f"{self.place}/{pipeline}/{model_version}{'/shadow' if shadow else ''}")
 
 
 class SpoolWriter:

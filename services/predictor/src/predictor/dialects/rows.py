@@ -8,7 +8,7 @@ import msgspec
 from esteira.exceptions import BadInput, Problem
 from esteira.release import Release
 from esteira.schema import Column, ColumnType
-from predictor.inference import MAX_PROBLEMS
+from predictor.records import MAX_PROBLEMS
 
 Kind = Literal["rows", "features"]
 Locate = Callable[[int, str | None], str]

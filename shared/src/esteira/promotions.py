@@ -190,7 +190,16 @@ def _rows(session: Session, *conditions: ColumnElement[bool]) -> list[PromotedRe
     """Rows of the ledger, the newest first."""
     p, r = promotions.c, releases.c
     own = (p.pipeline, p.generation, p.release_version.label("version"), p.previous_version, p.reason)
-    columns = (*own, p.share, p.shadow, p.created_at.label("promoted_at"), r.path, r.sha256, r.dataset_number, r.metrics)
+    columns = (
+        *own,
+        p.share,
+        p.shadow,
+        p.created_at.label("promoted_at"),
+        r.path,
+        r.sha256,
+        r.dataset_number,
+        r.metrics,
+    )
     of_release = and_(r.pipeline == p.pipeline, r.version == p.release_version)
     query = select(*columns).join(releases, of_release).where(*conditions).order_by(p.generation.desc())
     return [PromotedRelease(**row) for row in session.execute(query).mappings()]

@@ -165,10 +165,11 @@ def read_counts(session: Session, pipeline: str) -> dict[str, int]:
 
 
 def read_promotions(session: Session, pipeline: str, most: int = 50) -> list[dict[str, Any]]:
-    """The newest promotions and canaries, the newest last."""
+    """The newest promotions, canaries and shadows, the newest last."""
     p, r = promotions.c, releases.c
     query = (
-        select(p.generation, p.release_version, p.previous_version, p.share, p.reason, p.by, p.created_at, r.metrics)
+        select(p.generation, p.release_version, p.previous_version, p.share, p.shadow, p.reason, p.by, p.created_at)
+        .add_columns(r.metrics)
         .join(releases, (r.pipeline == p.pipeline) & (r.version == p.release_version))
         .where(p.pipeline == pipeline)
     )

@@ -3,7 +3,8 @@
 The newest row decides. Its `share` is 1: its release is the champion. Below 1: a canary or a shadow, in which the
 release challenges the champion, which stays. So the champion is always the release of the newest row of share 1.
 Promoting, trying out and rolling back each append one row of the next generation: where two race, the primary key lets
-one through. The bucket's pointer and MLflow's alias follow the ledger, never lead it; whoever finds one behind repairs it.
+one through. The bucket's pointer and MLflow's alias follow the ledger, never lead it; whoever finds one behind repairs
+it.
 """
 
 from datetime import datetime

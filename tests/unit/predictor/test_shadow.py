@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from esteira.bucket import Bucket
 from esteira.events import PredictionsServed, decode
@@ -331,3 +332,14 @@ def test_a_request_that_the_challenger_refuses_is_told_without_its_values(
     site.settle()
     (line,) = [record for record in caplog.records if record.getMessage().startswith("shadow failed")]
     assert line.error == "refuses rows[0].town"  # type: ignore[attr-defined]
+
+
+def test_the_description_is_as_openapi_tells(site: Site) -> None:
+    document = site.client.get("/openapi.json").get_json()
+    answer = document["paths"]["/pipelines/shop"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    for share in (0.2, None):
+        site.point(share)
+        Draft202012Validator(answer).validate(site.client.get("/pipelines/shop").get_json())
+    challenger = answer["properties"]["challenger"]["anyOf"][0]
+    site.point(0.2)
+    assert set(site.described()) == set(challenger["properties"])

@@ -143,7 +143,7 @@ def r_squared(labels: Array, scores: Array, confidence: float = 0.95) -> Estimat
 
 
 def r_squared_difference(labels: Array, before: Array, now: Array, confidence: float = 0.95) -> Estimate:
-    """R2 of the scores `now` minus that of the scores `before`, both of the same rows; the interval is of the same kind.
+    """R2 of the scores `now` minus that of the scores `before`, both of the same rows; with an interval of its kind.
 
     Raises:
         UndefinedMeasure: fewer than two rows, or labels that are all equal.

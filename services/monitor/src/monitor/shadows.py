@@ -38,19 +38,21 @@ SCORED_SINCE = text("""
         coalesce(sum(microseconds) FILTER (WHERE predictions > 0), 0) AS microseconds
     FROM shadow_servings WHERE pipeline = :pipeline AND model_version = :challenger
         AND minute >= date_trunc('minute', CAST(:since AS timestamptz))""")
-_PAIRS = """
+SCORES_SINCE = text("""
+    SELECT p.score AS champion, s.score AS challenger
     FROM shadow_predictions s JOIN predictions p ON p.id = s.id AND p.pipeline = s.pipeline
+    WHERE s.pipeline = :pipeline AND s.model_version = :challenger AND s.served_at >= :since
         AND p.model_version = :champion
         AND p.served_on >= (CAST(:since AS timestamptz) AT TIME ZONE 'UTC')::date - 1
-    {joined}
-    WHERE s.pipeline = :pipeline AND s.model_version = :challenger AND s.served_at >= :since"""
-SCORES_SINCE = text(f"""
-    SELECT p.score AS champion, s.score AS challenger {_PAIRS.format(joined="")}
     ORDER BY s.served_at DESC LIMIT :most""")
-LABELLED_SINCE = text(f"""
+LABELLED_SINCE = text("""
     SELECT label, champion, challenger FROM (
         SELECT DISTINCT ON (s.entity) s.entity, o.label, p.score AS champion, s.score AS challenger
-        {_PAIRS.format(joined="JOIN outcomes o ON o.pipeline = s.pipeline AND o.entity = s.entity")}
+        FROM shadow_predictions s JOIN predictions p ON p.id = s.id AND p.pipeline = s.pipeline
+            JOIN outcomes o ON o.pipeline = s.pipeline AND o.entity = s.entity
+        WHERE s.pipeline = :pipeline AND s.model_version = :challenger AND s.served_at >= :since
+            AND p.model_version = :champion
+            AND p.served_on >= (CAST(:since AS timestamptz) AT TIME ZONE 'UTC')::date - 1
         ORDER BY s.entity, s.served_at DESC, s.id
     ) AS newest
     ORDER BY hashtextextended(entity, 0), entity LIMIT :most""")

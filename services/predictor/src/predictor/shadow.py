@@ -28,6 +28,9 @@ MAX_WAITING_ROWS = 2000
 MAX_WAITING_BYTES = 16 << 20
 ROWS_AT_ONCE = 20
 """Between them requests that wait for the interpreter are let in."""
+REST = 3
+"""How many times as long as it scored the thread rests: where there are too many requests, shadows are dropped, and at
+most a quarter of its time is taken from answers."""
 CLOSING_SECONDS = 1.0
 COMPLAIN_SECONDS = 60.0
 
@@ -69,7 +72,7 @@ class Shadows:
         self._waiting_size = 0
         self._asked: deque[Asked] = deque()
         self._changed = threading.Condition()
-        self._closed = False
+        self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="shadows", daemon=True)
         self._complained: dict[str, float] = {}
         self._counts: dict[str, ShadowCounts] = {}
@@ -96,7 +99,7 @@ class Shadows:
     def close(self, seconds: float = CLOSING_SECONDS) -> None:
         """Scores what waits, for at most so many seconds, and counts the rest as dropped; takes no more."""
         with self._changed:
-            self._closed = True
+            self._ending.set()
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join(seconds)
@@ -107,7 +110,7 @@ class Shadows:
     def _take(self, asked: Asked) -> bool:
         with self._changed:
             rows, size = self.waiting + len(asked.ids), self._waiting_size + asked.size
-            if self._closed or rows > self._rows or size > self._size:
+            if self._ending.is_set() or rows > self._rows or size > self._size:
                 return False
             self.waiting, self._waiting_size = rows, size
             self._asked.append(asked)
@@ -116,17 +119,19 @@ class Shadows:
 
     def _run(self) -> None:
         while (asked := self._next()) is not None:
+            began = time.perf_counter()
             try:
                 self._score(asked)
             except Exception:
                 logger.exception("shadow not logged")
             self._finish(asked)
             del asked  # a release that is replaced gives its memory back, while this thread waits for the next
+            self._ending.wait(REST * (time.perf_counter() - began))
 
     def _next(self) -> Asked | None:
         """Waits for a request; None when this ends."""
         with self._changed:
-            while not self._asked and not self._closed:
+            while not self._asked and not self._ending.is_set():
                 self._changed.wait()
         return self._pop()
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from esteira.exceptions import PipelineInvalid, UnknownPipeline
+from esteira.log_rules import check_forms, check_rules
 from esteira.release import LogRules
 from esteira.schema import Column, ColumnType
 from esteira.yaml_document import YamlDocument
@@ -193,6 +194,7 @@ def load_pipeline(folder: Path) -> LoadedPipeline:
         PipelineInvalid: with file, line, what is wrong and what to do.
     """
     document = YamlDocument(folder / "pipeline.yaml")
+    check_forms(document)
     spec = document.convert(document.content, Pipeline)
     columns = [_column(document, name, rules) for name, rules in spec.columns.items()]
     _check_names(document, spec, columns, folder)
@@ -255,6 +257,7 @@ def _check_names(document: YamlDocument, spec: Pipeline, columns: list[Column], 
         _check_key_column(document, by_name[name], position)
     _check_event_time(document, spec, by_name)
     _check_references(document, spec, folder)
+    check_rules(document, spec.prediction_log.columns, by_name, spec.entity, spec.event_time)
     if spec.monitoring.psi_warning > spec.monitoring.psi_alarm:
         raise document.error("psi_warning is above psi_alarm; make it smaller", "monitoring", "psi_warning")
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from esteira.redaction import ColumnRule, Redaction
 from esteira.schema import Column, Feature
 
 MODEL = "model.onnx"
@@ -67,13 +68,19 @@ class FeatureForm(msgspec.Struct, frozen=True, kw_only=True):
     """Why there is no SQLite form."""
 
 
-class LogRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a pipeline's predictions are logged."""
+class LogRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How a pipeline's predictions are logged.
+
+    A predictor that does not know a rule refuses the release: better none than one that logs what it must not.
+    """
 
     delivery: Literal["spooled", "strict"] = "spooled"
     """`spooled`: on disk before the answer, published soon after. `strict`: published before the answer."""
     sample: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     """Of predictions, whose raw row is kept; the predictor's own `SAMPLE_SHARE` if not set."""
+    columns: dict[str, ColumnRule] = {}
+    """Raw columns and features that are not logged as they are; a feature that derives from such a column is not
+    either, unless its own rule says `always`."""
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +120,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     parameters: dict[str, Any] = {}
     form: FeatureForm = FeatureForm()
     prediction_log: LogRules = LogRules()
+    redaction: Redaction = Redaction()
+    """What `prediction_log.columns` means for each raw column and feature."""
 
 
 class Challenger(msgspec.Struct, frozen=True, kw_only=True):

@@ -79,7 +79,7 @@ class PredictionStore:
         stored = repository.store_predictions(session, pipeline.name, release.version, rows)
         new = [row for row in rows if row.id in stored]
         if new:
-            cells = count_cells(self._profiles.read(release), new)
+            cells = count_cells(self._profiles.read(release), new, self._profiles.read_redaction(release))
             repository.add_counts(session, pipeline.name, release.version, cells)
             span = pipeline.spec.monitoring.window
             windows = Counter(window_at(as_utc(row.event_time), span) for row in new)

@@ -62,6 +62,10 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str
     threshold: float | None
     most_moved: dict[str, Any] | None
+    withheld: str | None = None
+    """The rule by which it is not logged, and so not measured: `hashed` or `never`."""
+    logged_share: float | None = None
+    """Of predictions, where the feature is logged for a share of them."""
 
 
 def _prominence(version: VersionFigures) -> tuple[float, datetime]:
@@ -145,6 +149,8 @@ def read_drift(session: Session, pipeline: str, report: WindowReport | None) -> 
             verdict=row.verdict,
             threshold=row.threshold,
             most_moved=row.details.get("most_moved"),
+            withheld=row.details.get("withheld"),
+            logged_share=row.details.get("logged_share"),
         )
         for row in rows
     ]

@@ -16,7 +16,7 @@ from esteira.web import decode_json
 from predictor.arms import takes_challenger
 from predictor.decoding import MAX_ROWS, Body
 from predictor.prediction_log import PredictionLog
-from predictor.records import MAX_PROBLEMS, find_entities, make_records, require_finite
+from predictor.records import MAX_PROBLEMS, find_entities, make_records, require_finite, tell_failure
 from predictor.served import ServedRelease
 from predictor.serving import Serving
 from predictor.shadow import Asked
@@ -198,7 +198,7 @@ def _offer_to_shadow(serving: Serving, read: Body, question: Question, answer: P
 
 
 def _record_failure(release: Release, log: PredictionLog, rows: int, error: Exception) -> None:
-    facts = {"pipeline": release.pipeline, "version": release.version, "rows": rows, "error": str(error)}
+    facts = {"pipeline": release.pipeline, "version": release.version, "rows": rows, "error": tell_failure(error)}
     logger.error("challenger failed; the champion answered", extra=facts)
     log.count_failures(release.pipeline, release.version, rows)
 

@@ -80,6 +80,9 @@ def make_records(
     if read.rows is not None:
         moments = [served.event_time(row) for row in read.rows]
         values = [[_loggable(value) for value in row] for row in features]
+    if served.redactor is not None:
+        sampled = served.redactor.redact_rows(ids, sampled, features)
+        values = served.redactor.redact_features(ids, values)
     return [
         LoggedPrediction(
             id=id_,
@@ -94,6 +97,13 @@ def make_records(
             zip(ids, entities, moments, values, scores, strict=True)
         )
     ]
+
+
+def tell_failure(error: Exception) -> str:
+    """What happened, for the service's own log: without the values that a client sent."""
+    if isinstance(error, BadInput):
+        return f"refuses {', '.join(problem.path for problem in error.problems[:5])}"
+    return f"{type(error).__name__}: {error}"
 
 
 def _loggable(value: Any) -> float | str | None:

@@ -9,6 +9,7 @@ from typing import Any
 from esteira.runtime import ReleaseRuntime
 from esteira.schema import Value, entity_key
 from predictor.decoding import BodyDecoder
+from predictor.redaction import Redactor, make_redactor
 
 
 class ServedRelease(ReleaseRuntime):
@@ -18,6 +19,7 @@ class ServedRelease(ReleaseRuntime):
         super().__init__(folder, manifest_sha256)
         columns = [column.name for column in self.release.columns if column.known == "before"]
         self.decoder = BodyDecoder(self.release.columns, self.release.features)
+        self.redactor: Redactor | None = make_redactor(self.release)
         self._entity = _getter([columns.index(name) for name in self.release.entity])
         self._event_time = columns.index(self.release.event_time) if self.release.event_time else None
 

@@ -15,10 +15,9 @@ from typing import Any
 
 import msgspec
 
-from esteira.exceptions import BadInput
 from predictor.decoding import Body
 from predictor.prediction_log import LoggedPrediction, PredictionLog
-from predictor.records import find_entities, make_records, require_finite
+from predictor.records import find_entities, make_records, require_finite, tell_failure
 from predictor.served import ServedRelease
 
 logger = logging.getLogger(__name__)
@@ -154,7 +153,7 @@ class Shadows:
         except Exception as error:
             self._count(release.pipeline).failed += rows
             self._log.count_failures(release.pipeline, release.version, rows, shadow=True)
-            self._complain(asked, "shadow failed; the champion had answered", _told(error))
+            self._complain(asked, "shadow failed; the champion had answered", tell_failure(error))
         else:
             self._count(release.pipeline).scored += rows
 
@@ -200,10 +199,3 @@ def _parts(read: Body) -> Iterator[Body]:
     for start in range(0, rows, ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
         yield Body(read.rows[part], None) if read.rows is not None else Body(None, (read.features or [])[part])
-
-
-def _told(error: Exception) -> str:
-    """What happened, without the values that a client sent."""
-    if isinstance(error, BadInput):
-        return f"refuses {', '.join(problem.path for problem in error.problems[:5])}"
-    return f"{type(error).__name__}: {error}"

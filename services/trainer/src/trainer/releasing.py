@@ -10,6 +10,7 @@ import msgspec
 from esteira.bucket import Bucket
 from esteira.dataset import Manifest
 from esteira.exceptions import Conflict, ReleaseRefused, Unavailable
+from esteira.lineage import find_redaction
 from esteira.pipeline import LoadedPipeline
 from esteira.release import MANIFEST, Dataset, Gate, Release, release_path
 from esteira.runtime import ReleaseRuntime
@@ -118,6 +119,7 @@ def _describe(
         event_time=spec.event_time,
         columns=[column for column in origin.pipeline.columns if column.known == "before"],
         prediction_log=spec.prediction_log,
+        redaction=find_redaction(origin.pipeline, origin.statement),
         features=matrices.features,
         statement=origin.statement.sql,
         reference=reference,

@@ -111,9 +111,11 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     served_at: datetime
     score: float
     features: list[float | str | None]
-    """In the order of the release's features, before encoding; None is missing."""
+    """In the order of the release's features, before encoding; None is missing, or withheld by the release's
+    `redaction`."""
     row: dict[str, Any] | None = None
-    """The raw row as the client sent it, for a sampled share of predictions: what `esteira validate` replays."""
+    """The raw row as the client sent it, less what is withheld, for a sampled share of predictions: what
+    `esteira validate` replays."""
 
 
 class PredictionsServed(Event, frozen=True, kw_only=True):

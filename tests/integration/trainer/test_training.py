@@ -23,7 +23,8 @@ from esteira.events import DatasetPrepared, RetrainRequested
 from esteira.exceptions import LeaseLost
 from esteira.leases import Lease
 from esteira.pushes import Delivery
-from esteira.release import Pointer, pointer_path
+from esteira.redaction import ColumnRule, Redaction
+from esteira.release import Pointer, Release, pointer_path
 from esteira.runtime import ReleaseRuntime, fetch_release
 from esteira.tables import outbox, promotions, releases, training_runs
 from trainer import repository
@@ -33,6 +34,7 @@ from trainer.settle import Ending, settle
 
 PIPELINE = "parcels"
 PATIENCE = 120.0
+RULES = "prediction_log: {columns: {carrier: {log: hashed}}}\n"
 
 
 class Versions(Protocol):
@@ -118,7 +120,7 @@ def test_a_pipeline_that_promotes_by_trial_begins_one_after_its_first_champion(
     mode: str, pipelines_dir: Path, versions: Versions, bucket: Bucket, request: pytest.FixtureRequest
 ) -> None:
     specification = pipelines_dir / PIPELINE / "pipeline.yaml"
-    specification.write_text(specification.read_text() + f"promotion: {mode}\ncanary: {{share: 0.25}}\n")
+    specification.write_text(specification.read_text() + f"promotion: {mode}\ncanary: {{share: 0.25}}\n{RULES}")
     trainer: Trainer = request.getfixturevalue("trainer")
     trainer.on_dataset_prepared(prepared(versions.add()), delivery())
     assert [run["status"] for run in finished(trainer)] == ["promoted"]
@@ -133,6 +135,9 @@ def test_a_pipeline_that_promotes_by_trial_begins_one_after_its_first_champion(
     eventually(lambda: (found := pointer_of(bucket)).tried is not None and found.tried.version == "2")
     found = pointer_of(bucket)
     assert (found.version, found.tried) == ("1", found.shadow if mode == "shadow" else found.challenger)
+    release = msgspec.json.decode(bucket.read(f"{found.path}release.json"), type=Release)
+    hashed = ColumnRule(log="hashed")
+    assert release.redaction == Redaction(columns={"carrier": hashed}, features={"carrier": hashed, "fleet": hashed})
 
 
 def pointer_of(bucket: Bucket) -> Pointer:

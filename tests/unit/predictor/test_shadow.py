@@ -299,17 +299,28 @@ def test_a_pointer_of_before_shadows_is_read(releases: tuple[BuiltRelease, Built
     assert msgspec.convert(old, Pointer, strict=False).tried is None
 
 
-def test_answers_and_shadows_of_one_release_are_told_apart_and_again_under_the_same_ids(tmp_path: Path) -> None:
+def test_answers_and_shadows_of_one_release_are_told_apart(tmp_path: Path) -> None:
     """Promoted meanwhile: the release answers already while its last shadows wait to be published."""
+    mailbox = Mailbox()
+    log = PredictionLog(mailbox, 60, tmp_path)  # type: ignore[arg-type]
+    log.count_failures("shop", "v2", 1)
+    log.count_failures("shop", "v2", 2, shadow=True)
+    log.count_failures("shop", "v2", 3)
+    log.flush()
+    told = [decode(PredictionsServed, m.data, m.attributes) for m in mailbox.messages]
+    assert [(event.shadow, event.failures) for event in told] == [(False, 4), (True, 2)]
+    assert len({message.attributes["ce-id"] for message in mailbox.messages}) == 2
+    log.close()
+
+
+def test_after_a_crash_shadows_are_told_again_under_the_same_id(tmp_path: Path) -> None:
     writer = SpoolWriter(tmp_path)
-    writer.append(Header("shop", "v2", 1, 5), b'{"a":1}')
     writer.append(Header("shop", "v2", 1, 7, shadow=True), b'{"b":1}')
     assert writer.folder is not None
-    taken = [SpoolReader(writer.folder).take(500, 1 << 20) for _ in range(2)]  # the second after a crash
-    assert taken[0] == taken[1]
-    batch = taken[0]
-    assert batch is not None
-    assert batch.event_id("shop", "v2") != batch.event_id("shop", "v2", shadow=True)
+    first, again = (SpoolReader(writer.folder).take(500, 1 << 20) for _ in range(2))
+    assert first == again
+    assert first is not None
+    assert first.event_id("shop", "v2", shadow=True) != first.event_id("shop", "v2")
 
 
 def test_a_record_of_before_shadows_is_an_answer(tmp_path: Path) -> None:

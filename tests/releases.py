@@ -15,6 +15,7 @@ import pandas as pd
 from esteira.bucket import Bucket
 from esteira.dataset import Manifest, Part
 from esteira.features import FeatureQuery, create_references
+from esteira.lineage import find_redaction
 from esteira.pipeline import LoadedPipeline, load_pipeline
 from esteira.profile import SCORE, Profile, describe_categorical, describe_numeric
 from esteira.release import (
@@ -27,6 +28,7 @@ from esteira.release import (
     Dataset,
     FeatureForm,
     File,
+    LogRules,
     Pointer,
     Release,
     pointer_path,
@@ -131,14 +133,22 @@ class BuiltRelease(msgspec.Struct, frozen=True):
 
 
 def build_release(
-    folder: Path, version: str = "v1", task: str = "classification", seed: int = 0, *, sqlite: bool = True
+    folder: Path,
+    version: str = "v1",
+    task: str = "classification",
+    seed: int = 0,
+    *,
+    sqlite: bool = True,
+    rules: LogRules = LogRules(),  # noqa: B008  frozen
 ) -> BuiltRelease:
     """Fits, exports and writes a release of the pipeline `shop` to `folder/<version>`.
 
     Args:
         sqlite: whether it carries the SQLite form of features.sql too.
+        rules: of its log.
     """
     pipeline = write_pipeline(folder / "pipelines", task)
+    pipeline = msgspec.structs.replace(pipeline, spec=msgspec.structs.replace(pipeline.spec, prediction_log=rules))
     return build_release_of(pipeline, raw_rows(400, seed), folder, version, seed, sqlite=sqlite)
 
 
@@ -205,6 +215,8 @@ def build_release_of(
         example_scores=scores[:3].tolist(),
         files=_hash_files(home),
         form=form,
+        prediction_log=pipeline.spec.prediction_log,
+        redaction=find_redaction(pipeline, statement),
     )
     return BuiltRelease(home, release, write_manifest(home, release), estimator, model_task)
 

@@ -85,36 +85,41 @@ class ModelApproved(Event, frozen=True, kw_only=True):
 
 
 class ModelPromoted(Event, frozen=True, kw_only=True):
-    """The ledger has a new row: a release became the champion, or a canary of it began."""
+    """The ledger has a new row: a release became the champion, or a canary or shadow of it began."""
 
     topic: ClassVar[str] = "model-promoted"
     pipeline: str
     version: str
     generation: int
     previous: str | None
-    """The champion until then; under a canary it stays."""
+    """The champion until then; under a canary or shadow it stays."""
     reason: str
     share: float = 1.0
-    """Of entities that the release answers for; below 1 it is a canary."""
+    """Of entities that the release answers for; below 1 it is a canary, or a shadow."""
+    shadow: bool = False
+    """Whether the release scores its share without answering."""
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer that the predictor gave."""
+    """One answer that the predictor gave, or what a shadow would have answered."""
 
     id: UUID
+    """Of a shadow, that of the answer which was given instead."""
     entity: str | None
     event_time: datetime
     """The row's own event time, or `served_at` where the pipeline has none."""
     served_at: datetime
     score: float
     features: list[float | str | None]
-    """In the order of the release's features, before encoding; None is missing."""
+    """In the order of the release's features, before encoding; None is missing, or withheld by the release's
+    `redaction`."""
     row: dict[str, Any] | None = None
-    """The raw row as the client sent it, for a sampled share of predictions: what `esteira validate` replays."""
+    """The raw row as the client sent it, less what is withheld, for a sampled share of predictions: what
+    `esteira validate` replays."""
 
 
 class PredictionsServed(Event, frozen=True, kw_only=True):
-    """The predictor answered."""
+    """The predictor answered, or scored in the shadow of its answers."""
 
     topic: ClassVar[str] = "predictions-served"
     pipeline: str
@@ -124,6 +129,8 @@ class PredictionsServed(Event, frozen=True, kw_only=True):
     """Rows that this release, as a challenger, failed to answer; the champion answered them instead."""
     microseconds: int = 0
     """Spent on answering the predictions."""
+    shadow: bool = False
+    """Whether nobody was answered with these: the release ran in the shadow of the champion."""
 
 
 E = TypeVar("E", bound=Event)

@@ -11,6 +11,7 @@ import msgspec
 
 from esteira.exceptions import PipelineInvalid, UnknownPipeline
 from esteira.fields import NULL_VALUES
+from esteira.log_rules import check_forms, check_rules
 from esteira.release import LogRules
 from esteira.schema import Column, ColumnType
 from esteira.yaml_document import YamlDocument
@@ -105,14 +106,14 @@ class Retraining(Section, frozen=True, kw_only=True):
 
 
 class Canary(Section, frozen=True, kw_only=True):
-    """How a challenger is tried out on live requests, and when that is enough."""
+    """How a challenger is tried out on live requests, by canary or as a shadow, and when that is enough."""
 
     share: Share = 0.1
-    """Of entities that the challenger answers for."""
+    """Of entities that the challenger answers for, or scores in the champion's shadow."""
     min_predictions: Positive = 200
     """Of each arm, below which nothing is concluded but that the challenger fails."""
     max_minutes: Positive = 60
-    """After which a canary without enough predictions is rolled back."""
+    """After which a canary or shadow without enough predictions is rolled back."""
     max_failures: NotNegative = 0.01
     """The share of its rows that the challenger may fail to answer."""
     max_slowdown: NotNegative = 10.0
@@ -137,8 +138,9 @@ class Pipeline(Section, frozen=True, kw_only=True):
     reference: dict[str, Reference] = {}
     training: Training = Training()
     gates: Gates = Gates()
-    promotion: Literal["auto", "canary", "manual"] = "auto"
-    """What becomes of a release that passes its gates: champion at once, challenger of the champion, or a person's."""
+    promotion: Literal["auto", "canary", "shadow", "manual"] = "auto"
+    """What becomes of a release that passes its gates: champion at once, challenger of the champion by canary or in
+    its shadow, or a person's."""
     canary: Canary = Canary()
     prediction_log: LogRules = LogRules()
     monitoring: Monitoring = Monitoring()
@@ -193,6 +195,7 @@ def load_pipeline(folder: Path) -> LoadedPipeline:
         PipelineInvalid: with file, line, what is wrong and what to do.
     """
     document = YamlDocument(folder / "pipeline.yaml")
+    check_forms(document)
     spec = document.convert(document.content, Pipeline)
     columns = [_column(document, name, rules) for name, rules in spec.columns.items()]
     _check_names(document, spec, columns, folder)
@@ -259,6 +262,7 @@ def _check_names(document: YamlDocument, spec: Pipeline, columns: list[Column], 
         _check_key_column(document, by_name[name], position)
     _check_event_time(document, spec, by_name)
     _check_references(document, spec, folder)
+    check_rules(document, spec.prediction_log.columns, by_name, spec.entity, spec.event_time)
     if spec.monitoring.psi_warning > spec.monitoring.psi_alarm:
         raise document.error("psi_warning is above psi_alarm; make it smaller", "monitoring", "psi_warning")
 

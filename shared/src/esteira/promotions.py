@@ -1,9 +1,10 @@
 """The promotion ledger, and its projection in the bucket.
 
-The newest row decides. Its `share` is 1: its release is the champion. Below 1: a canary, in which the release
-challenges the champion, which stays. So the champion is always the release of the newest row of share 1. Promoting,
-trying out and rolling back each append one row of the next generation: where two race, the primary key lets one
-through. The bucket's pointer and MLflow's alias follow the ledger, never lead it; whoever finds one behind repairs it.
+The newest row decides. Its `share` is 1: its release is the champion. Below 1: a canary or a shadow, in which the
+release challenges the champion, which stays. So the champion is always the release of the newest row of share 1.
+Promoting, trying out and rolling back each append one row of the next generation: where two race, the primary key lets
+one through. The bucket's pointer and MLflow's alias follow the ledger, never lead it; whoever finds one behind repairs
+it.
 """
 
 from datetime import datetime
@@ -36,9 +37,11 @@ class PromotedRelease(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float]
     promoted_at: datetime
     share: float
+    shadow: bool = False
+    """Whether it scores its share without answering."""
     reason: str
     previous_version: str | None
-    """Whom a rollback brings back; under a canary, the champion."""
+    """Whom a rollback brings back; under a canary or shadow, the champion."""
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +51,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """Of the newest row: what a compare-and-set expects. 0 before the first."""
     champion: PromotedRelease | None = None
     challenger: PromotedRelease | None = None
-    """While a canary runs."""
+    """While a canary or a shadow runs."""
 
 
 def find_standing(session: Session, pipeline: str) -> Standing:
@@ -65,12 +68,12 @@ def find_standing(session: Session, pipeline: str) -> Standing:
 
 
 def find_champion(session: Session, pipeline: str) -> PromotedRelease | None:
-    """The champion, who stays while a canary runs; None before the first promotion."""
+    """The champion, who stays while another release is tried out; None before the first promotion."""
     return find_standing(session, pipeline).champion
 
 
 def find_challenger(session: Session, pipeline: str) -> PromotedRelease | None:
-    """The release of the canary that runs; None while there is none."""
+    """The release of the canary or shadow that runs; None while there is none."""
     return find_standing(session, pipeline).challenger
 
 
@@ -83,26 +86,27 @@ def promote(
     by: str,
     expected_generation: int | None = None,
     share: float = 1.0,
+    shadow: bool = False,
 ) -> int:
     """Makes `version` the champion, or with a share below 1 its challenger, and says so in the caller's transaction.
 
-    A promotion ends the canary that runs, whatever its release; a canary takes the place of the one that runs.
+    A promotion ends the canary or shadow that runs, whatever its release; a new one takes the place of that which runs.
 
     Args:
         expected_generation: the generation of the champion that the release was compared with; 0 for none.
         share: of entities that the release shall answer for.
+        shadow: whether it shall score its share without answering.
 
     Returns:
         The new generation.
 
     Raises:
-        BadInput: the share is not above 0 and at most 1.
+        BadInput: the share is not above 0 and at most 1; of a shadow, below 1.
         NotFound: there is no such release.
-        Conflict: the ledger went on meanwhile, the release is the champion already, or a canary has no champion
+        Conflict: the ledger went on meanwhile, the release is the champion already, or it has no champion
             to challenge.
     """
-    if not 0 < share <= 1:
-        raise BadInput([Problem("share", f"is {share:g}; a share is above 0 and at most 1")])
+    _check_share(share, shadow)
     if not _release_exists(session, pipeline, version):
         raise NotFound(f"pipeline {pipeline} has no release {version}")
     standing = find_standing(session, pipeline)
@@ -111,15 +115,23 @@ def promote(
     if champion is None and share < 1:
         raise Conflict(f"pipeline {pipeline} has no champion to challenge; promote release {version} at once")
     if champion == version:
-        raise Conflict(f"release {version} is the champion already; a rollback ends a canary")
-    row = {"release_version": version, "previous_version": champion, "share": share, "reason": reason, "by": by}
-    return _append(session, pipeline, standing.generation + 1, row, champion)
+        raise Conflict(f"release {version} is the champion already; a rollback ends a canary or shadow")
+    row = {"release_version": version, "previous_version": champion, "share": share, "shadow": shadow}
+    new = {**row, "reason": reason, "by": by}
+    return _append(session, pipeline, standing.generation + 1, new, champion)
+
+
+def _check_share(share: float, shadow: bool) -> None:
+    if not 0 < share <= 1:
+        raise BadInput([Problem("share", f"is {share:g}; a share is above 0 and at most 1")])
+    if shadow and share == 1:
+        raise BadInput([Problem("share", "is 1, which makes a champion; give a shadow a share below 1, such as 0.99")])
 
 
 def rollback(
     session: Session, pipeline: str, *, reason: str, by: str, expected_generation: int | None = None
 ) -> tuple[int, str]:
-    """Ends the canary that runs, or else brings the previous champion back, in the caller's transaction.
+    """Ends the canary or shadow that runs, or else brings the previous champion back, in the caller's transaction.
 
     Rolling back again goes back further, to the champion before that one.
 
@@ -137,7 +149,7 @@ def rollback(
     _expect(standing, expected_generation)
     restored = champion if standing.challenger else _previous(session, champion)
     row = {"release_version": restored.version, "previous_version": restored.previous_version, "share": 1.0}
-    new = {**row, "reason": reason, "by": by}
+    new = {**row, "shadow": False, "reason": reason, "by": by}
     return _append(session, pipeline, standing.generation + 1, new, champion.version), restored.version
 
 
@@ -169,6 +181,7 @@ def _append(session: Session, pipeline: str, generation: int, row: dict[str, Any
         previous=previous,
         reason=row["reason"],
         share=row["share"],
+        shadow=row["shadow"],
     )
     enqueue(session, promoted, SOURCE)
     return generation
@@ -177,8 +190,17 @@ def _append(session: Session, pipeline: str, generation: int, row: dict[str, Any
 def _rows(session: Session, *conditions: ColumnElement[bool]) -> list[PromotedRelease]:
     """Rows of the ledger, the newest first."""
     p, r = promotions.c, releases.c
-    own = (p.pipeline, p.generation, p.release_version.label("version"), p.previous_version, p.share, p.reason)
-    columns = (*own, p.created_at.label("promoted_at"), r.path, r.sha256, r.dataset_number, r.metrics)
+    own = (p.pipeline, p.generation, p.release_version.label("version"), p.previous_version, p.reason)
+    columns = (
+        *own,
+        p.share,
+        p.shadow,
+        p.created_at.label("promoted_at"),
+        r.path,
+        r.sha256,
+        r.dataset_number,
+        r.metrics,
+    )
     of_release = and_(r.pipeline == p.pipeline, r.version == p.release_version)
     query = select(*columns).join(releases, of_release).where(*conditions).order_by(p.generation.desc())
     return [PromotedRelease(**row) for row in session.execute(query).mappings()]
@@ -205,7 +227,7 @@ def write_pointer(session: Session, bucket: Bucket, pipeline: str) -> bool:
 
 
 def _make_pointer(standing: Standing) -> Pointer | None:
-    champion = standing.champion
+    champion, tried = standing.champion, standing.challenger
     if champion is None:
         return None
     return Pointer(
@@ -216,7 +238,8 @@ def _make_pointer(standing: Standing) -> Pointer | None:
         sha256=champion.sha256,
         promoted_at=champion.promoted_at,
         reason=champion.reason,
-        challenger=_challenger(standing.challenger) if standing.challenger else None,
+        challenger=_challenger(tried) if tried and not tried.shadow else None,
+        shadow=_challenger(tried) if tried and tried.shadow else None,
     )
 
 

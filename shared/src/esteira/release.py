@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from esteira.fields import NULL_VALUES
+from esteira.redaction import ColumnRule, Redaction
 from esteira.schema import Column, Feature
 
 MODEL = "model.onnx"
@@ -70,13 +71,19 @@ class FeatureForm(msgspec.Struct, frozen=True, kw_only=True):
     """Why there is no SQLite form."""
 
 
-class LogRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a pipeline's predictions are logged."""
+class LogRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How a pipeline's predictions are logged.
+
+    A predictor that does not know a rule refuses the release: better none than one that logs what it must not.
+    """
 
     delivery: Literal["spooled", "strict"] = "spooled"
     """`spooled`: on disk before the answer, published soon after. `strict`: published before the answer."""
     sample: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     """Of predictions, whose raw row is kept; the predictor's own `SAMPLE_SHARE` if not set."""
+    columns: dict[str, ColumnRule] = {}
+    """Raw columns and features that are not logged as they are; a feature that derives from such a column is not
+    either, unless its own rule says `always`."""
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,17 +125,19 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     prediction_log: LogRules = LogRules()
     null_values: tuple[str, ...] = NULL_VALUES
     """Texts that mean a missing value where rows come as CSV, as in the files that the model was trained on."""
+    redaction: Redaction = Redaction()
+    """What `prediction_log.columns` means for each raw column and feature."""
 
 
 class Challenger(msgspec.Struct, frozen=True, kw_only=True):
-    """The release that a canary tries out beside the champion."""
+    """The release that is tried out beside the champion: by a canary, or in its shadow."""
 
     version: str
     path: str
     sha256: str
     """Of the release's release.json."""
     share: Annotated[float, msgspec.Meta(gt=0, lt=1)]
-    """Of entities that it answers for."""
+    """Of entities that it answers for; of a shadow, whose requests it scores too."""
     reason: str = ""
     """Why it is tried out; empty in pointers of before."""
 
@@ -148,6 +157,13 @@ class Pointer(msgspec.Struct, frozen=True, kw_only=True):
     """Why it was promoted; empty in pointers of before."""
     challenger: Challenger | None = None
     """While a canary runs."""
+    shadow: Challenger | None = None
+    """While a shadow runs; apart from `challenger`, so that code which knows no shadows never answers with one."""
+
+    @property
+    def tried(self) -> Challenger | None:
+        """The release that is tried out, in either way: there is one at a time."""
+        return self.challenger or self.shadow
 
 
 def release_path(pipeline: str, version: str) -> str:

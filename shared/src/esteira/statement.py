@@ -209,6 +209,11 @@ class _Source:
         for name in self._pipeline.spec.gates.slices:
             if name not in {feature.name for feature in features}:
                 raise self.error(f"gates.slices in pipeline.yaml names {name!r}, which is no feature here; mend either")
+        known = {*(f.name for f in features), *(c.name for c in self._pipeline.columns)}
+        for name in self._pipeline.spec.prediction_log.columns:
+            if name not in known:
+                what = f"prediction_log.columns in pipeline.yaml names {name!r}"
+                raise self.error(f"{what}, which is neither a column nor a feature here; mend either")
 
 
 def _names(connection: duckdb.DuckDBPyConnection, query: str) -> set[str]:

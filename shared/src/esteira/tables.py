@@ -149,10 +149,13 @@ promotions = Table(
     Column("reason", Text, nullable=False),
     Column("by", Text, nullable=False),
     _now("created_at"),
-    # 1: the release is the champion. Below: a canary, which answers for this share of entities.
+    # 1: the release is the champion. Below: a canary, which answers for this share of entities, or a shadow.
     Column("share", Double, nullable=False, server_default="1"),
+    # The release scores its share beside the champion, who answers.
+    Column("shadow", Boolean, nullable=False, server_default=text("false")),
     ForeignKeyConstraint(["pipeline", "release_version"], ["releases.pipeline", "releases.version"]),
     CheckConstraint("share > 0 AND share <= 1", name="share"),
+    CheckConstraint("NOT shadow OR share < 1", name="shadow"),
 )
 
 predictions = Table(
@@ -216,6 +219,35 @@ servings = Table(
     # Rows that a challenger failed to answer, and the champion answered instead.
     Column("failures", BigInteger, nullable=False),
     # Spent on answering.
+    Column("microseconds", BigInteger, nullable=False),
+)
+
+# What shadows scored lies apart, so that nothing which reads what was served can count it.
+shadow_predictions = Table(
+    "shadow_predictions",
+    metadata,
+    # Of the answer in whose shadow it was made: the same id in `predictions`.
+    Column("id", Uuid, primary_key=True),
+    Column("pipeline", Text, nullable=False),
+    Column("model_version", Text, nullable=False),
+    Column("entity", Text),
+    Column("event_time", DateTime(timezone=True), nullable=False),
+    Column("served_at", DateTime(timezone=True), nullable=False),
+    Column("score", Double, nullable=False),
+    Column("features", JSONB, nullable=False),
+    Index(None, "pipeline", "model_version", "served_at"),
+    Index(None, "served_at"),
+)
+
+shadow_servings = Table(
+    "shadow_servings",
+    metadata,
+    Column("pipeline", Text, primary_key=True),
+    Column("model_version", Text, primary_key=True),
+    # As in `servings`.
+    Column("minute", DateTime(timezone=True), primary_key=True),
+    Column("predictions", BigInteger, nullable=False),
+    Column("failures", BigInteger, nullable=False),
     Column("microseconds", BigInteger, nullable=False),
 )
 

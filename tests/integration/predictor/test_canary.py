@@ -85,7 +85,7 @@ def test_both_arms_answer_for_their_entities_and_the_log_says_which(world: World
     assert logged == answered
     assert len(world.told()) == 2
     assert all(event.microseconds > 0 for event in world.told())
-    told = {"version": "v2", "share": SHARE, "reason": "beats v1", "serving": True, "refused": None}
+    told = {"version": "v2", "mode": "canary", "share": SHARE, "reason": "beats v1", "serving": True, "refused": None}
     assert world.described()["challenger"] == told
 
 

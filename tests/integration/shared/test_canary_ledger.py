@@ -34,9 +34,12 @@ def ledger(engine: Engine) -> Engine:
     return engine
 
 
-def promoted(engine: Engine, version: str, share: float = 1.0, expected: int | None = None) -> int:
+def promoted(
+    engine: Engine, version: str, share: float = 1.0, expected: int | None = None, shadow: bool = False
+) -> int:
+    asked = {"reason": "test", "by": "test", "expected_generation": expected}
     with Session(engine) as session, session.begin():
-        return promote(session, "shop", version, reason="test", by="test", share=share, expected_generation=expected)
+        return promote(session, "shop", version, share=share, shadow=shadow, **asked)  # type: ignore[arg-type]
 
 
 def rolled_back(engine: Engine, expected: int | None = None) -> tuple[int, str]:
@@ -168,6 +171,52 @@ def test_the_pointer_carries_the_canary_and_lets_it_go(ledger: Engine, bucket: B
     assert (pointer(bucket).version, pointer(bucket).challenger) == ("1", None)
 
 
+def test_a_shadow_is_a_row_that_leaves_the_champion_and_is_told(ledger: Engine, bucket: Bucket) -> None:
+    promoted(ledger, "1")
+    promoted(ledger, "2", share=0.25, shadow=True)
+    assert standing(ledger) == (2, "1", "2")
+    assert [follow(ledger, bucket) for _ in range(2)] == [True, False]
+    found = pointer(bucket)
+    assert (found.version, found.challenger, found.shadow and found.shadow.version) == ("1", None, "2")
+    assert found.tried == found.shadow
+    promoted(ledger, "2", share=0.25)
+    assert follow(ledger, bucket) is True
+    assert (pointer(bucket).shadow, pointer(bucket).challenger == found.shadow) == (None, True)
+    promoted(ledger, "3", share=0.5, shadow=True)
+    assert rolled_back(ledger) == (5, "1")
+    with Session(ledger) as session:
+        told = [msgspec.json.decode(data) for data in session.scalars(select(outbox.c.data).order_by(outbox.c.id))]
+        assert [event["shadow"] for event in told] == [False, True, False, True, False]
+        assert session.scalars(select(promotions.c.shadow).order_by(promotions.c.generation)).all() == [
+            event["shadow"] for event in told
+        ]
+
+
+def test_a_shadow_is_never_a_champion(ledger: Engine) -> None:
+    with pytest.raises(Conflict, match="no champion to challenge"):
+        promoted(ledger, "1", share=0.1, shadow=True)
+    promoted(ledger, "1")
+    with pytest.raises(BadInput, match=r"below 1"):
+        promoted(ledger, "2", shadow=True)
+    row = {"pipeline": "shop", "generation": 9, "release_version": "1", "reason": "r", "by": "b", "share": 1}
+    with Session(ledger) as session, pytest.raises(IntegrityError, match="ck_promotions_shadow"):
+        session.execute(insert(promotions).values(**row, shadow=True))
+
+
+def test_code_of_before_shadows_reads_the_pointer_and_never_answers_with_one(ledger: Engine, bucket: Bucket) -> None:
+    """It passes over what it does not know, and finds no challenger."""
+
+    class Before(msgspec.Struct):
+        version: str
+        challenger: dict[str, object] | None = None
+
+    promoted(ledger, "1")
+    promoted(ledger, "2", share=0.25, shadow=True)
+    follow(ledger, bucket)
+    read = msgspec.json.decode(bucket.read(pointer_path("shop")), type=Before)
+    assert (read.version, read.challenger) == ("1", None)
+
+
 def test_a_crash_between_ledger_and_pointer_is_repaired(ledger: Engine, bucket: Bucket) -> None:
     """The ledger committed and nobody wrote the pointer: any number of steps behind, one look mends it."""
     promoted(ledger, "1")
@@ -184,6 +233,7 @@ def test_a_crash_between_ledger_and_pointer_is_repaired(ledger: Engine, bucket: 
 def test_taking_the_migration_back_leaves_champions_alone(ledger: Engine) -> None:
     promoted(ledger, "1")
     promoted(ledger, "2", share=0.25)
+    promoted(ledger, "3", share=0.25, shadow=True)
     config = Config()
     config.set_main_option("script_location", str(migrations_folder()))
     with ledger.begin() as connection:

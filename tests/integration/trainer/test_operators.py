@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from flask import Flask
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, insert, literal, select
 from sqlalchemy.orm import Session
 from werkzeug.serving import make_server
 
@@ -21,7 +21,7 @@ from esteira.bucket import Bucket
 from esteira.pipeline import LoadedPipeline, load_pipelines
 from esteira.pushes import PushVerifier
 from esteira.release import Pointer, pointer_path, release_path
-from esteira.tables import outbox, predictions, promotions, releases
+from esteira.tables import outbox, predictions, promotions, releases, shadow_predictions
 from esteira_cli.main import cli
 from esteira_cli.promotion import commands
 from esteira_cli.pubsub.tokens import load_signing_key
@@ -110,6 +110,7 @@ def test_ledger_pointer_and_event_go_together(trainer: Trainer, released: Engine
         (asked("9"), 404),
         (asked("1", share=0), 400),
         (asked("1", share=1.5), 400),
+        (asked("1", shadow=True), 400),
         (asked("1", reason=""), 400),
         ({"version": "1"}, 400),
         (asked("1", more=1), 400),
@@ -195,6 +196,16 @@ def served(engine: Engine, version: str, rows: int, shift: float = 0.0) -> None:
         session.execute(insert(predictions), values)
 
 
+def shadowed(engine: Engine, champion: str, challenger: str, rows: int) -> None:
+    """Both score the same rows, nearly alike."""
+    served(engine, champion, rows)
+    columns = [predictions.c[name] for name in ("id", "pipeline", "entity", "event_time", "served_at", "features")]
+    copied = select(*columns, literal(challenger), predictions.c.score + 0.001)
+    names = [*(column.name for column in columns), "model_version", "score"]
+    with Session(engine) as session, session.begin():
+        session.execute(insert(shadow_predictions).from_select(names, copied))
+
+
 def test_a_person_promotes_and_rolls_back_and_sees_the_history(operator: Operator) -> None:
     assert "1 is the champion, generation 1" in operator.run("promote", PIPELINE, "1").output
     assert operator.run("promote", PIPELINE, "2", "--reason", "it is better").exit_code == 0
@@ -225,6 +236,42 @@ def test_a_canary_is_seen_through_to_its_promotion(operator: Operator, released:
     found = operator.run("promote", PIPELINE, "2", "--canary", "0.5", "--patience", "1", "--wait")
     assert "2 was promoted: canary of 2: 120 predictions of the challenger" in found.output
     assert (found.exit_code, "needs --predictor-url" in found.output) == (0, True)
+
+
+def test_a_shadow_is_begun_seen_through_and_told_from_a_canary(
+    operator: Operator, released: Engine, bucket: Bucket
+) -> None:
+    operator.run("promote", PIPELINE, "1")
+    both = operator.run("promote", PIPELINE, "2", "--canary", "0.2", "--shadow", "0.2")
+    assert (both.exit_code, "give --canary or --shadow" in both.output) == (2, True)
+    assert (
+        "shadow of 2 for 20% of entities, generation 2"
+        in operator.run("promote", PIPELINE, "2", "--shadow", "0.2").output
+    )
+    assert "2 has a shadow of 20% already" in operator.run("promote", PIPELINE, "2", "--shadow", "0.2").output
+    found = pointer(bucket)
+    assert (found.version, found.challenger, found.shadow and found.shadow.version) == ("1", None, "2")
+    assert (
+        "canary of 2 for 20% of entities, generation 3"
+        in operator.run("promote", PIPELINE, "2", "--canary", "0.2").output
+    )
+    assert (
+        "shadow of 2 for 20% of entities, generation 4"
+        in operator.run("promote", PIPELINE, "2", "--shadow", "0.2").output
+    )
+    shadowed(released, "1", "2", 120)
+    seen = operator.run("promote", PIPELINE, "2", "--shadow", "0.2", "--patience", "1", "--wait")
+    assert "2 was promoted: shadow of 2: 120 predictions of the challenger, 120 of the champion" in seen.output
+    assert (seen.exit_code, pointer(bucket).version, pointer(bucket).shadow) == (0, "2", None)
+    table = operator.run("history", PIPELINE).output
+    assert all(text in table for text in ("shadow 20%", "canary 20%"))
+
+
+def test_a_shadow_is_ended_by_a_rollback(operator: Operator, bucket: Bucket) -> None:
+    operator.run("promote", PIPELINE, "1")
+    operator.run("promote", PIPELINE, "2", "--shadow", "0.2")
+    assert "1 is the champion, generation 3" in operator.run("rollback", PIPELINE).output
+    assert pointer(bucket).shadow is None
 
 
 def test_a_canary_that_is_rolled_back_ends_with_3(operator: Operator, released: Engine) -> None:

@@ -23,7 +23,8 @@ from esteira.events import DatasetPrepared, RetrainRequested
 from esteira.exceptions import LeaseLost
 from esteira.leases import Lease
 from esteira.pushes import Delivery
-from esteira.release import Pointer, pointer_path
+from esteira.redaction import ColumnRule, Redaction
+from esteira.release import Pointer, Release, pointer_path
 from esteira.release_files import fetch_release
 from esteira.runtime import ReleaseRuntime
 from esteira.tables import outbox, promotions, releases, training_runs
@@ -34,6 +35,7 @@ from trainer.settle import Ending, settle
 
 PIPELINE = "parcels"
 PATIENCE = 120.0
+RULES = "prediction_log: {columns: {carrier: {log: hashed}}}\n"
 
 
 class Versions(Protocol):
@@ -115,11 +117,12 @@ def test_first_dataset_becomes_the_champion(
     eventually(lambda: _sent(engine) == {"model-approved", "model-promoted"})
 
 
-def test_a_pipeline_that_promotes_by_canary_begins_one_after_its_first_champion(
-    pipelines_dir: Path, versions: Versions, bucket: Bucket, request: pytest.FixtureRequest
+@pytest.mark.parametrize("mode", ["canary", "shadow"])
+def test_a_pipeline_that_promotes_by_trial_begins_one_after_its_first_champion(
+    mode: str, pipelines_dir: Path, versions: Versions, bucket: Bucket, request: pytest.FixtureRequest
 ) -> None:
     specification = pipelines_dir / PIPELINE / "pipeline.yaml"
-    specification.write_text(specification.read_text() + "promotion: canary\ncanary: {share: 0.25}\n")
+    specification.write_text(specification.read_text() + f"promotion: {mode}\ncanary: {{share: 0.25}}\n{RULES}")
     trainer: Trainer = request.getfixturevalue("trainer")
     trainer.on_dataset_prepared(prepared(versions.add()), delivery())
     assert [run["status"] for run in finished(trainer)] == ["promoted"]
@@ -127,12 +130,16 @@ def test_a_pipeline_that_promotes_by_canary_begins_one_after_its_first_champion(
     trainer.on_retrain_requested(asked("monitor"), delivery())
     assert [run["status"] for run in finished(trainer, 2)] == ["approved", "promoted"]
     rows = trainer.promoter.history(PIPELINE)
-    assert [(row["release_version"], row["previous_version"], row["share"]) for row in rows] == [
-        ("2", "1", 0.25),
-        ("1", None, 1),
+    assert [(row["release_version"], row["previous_version"], row["share"], row["shadow"]) for row in rows] == [
+        ("2", "1", 0.25, mode == "shadow"),
+        ("1", None, 1, False),
     ]
-    eventually(lambda: (found := pointer_of(bucket)).challenger is not None and found.challenger.version == "2")
-    assert pointer_of(bucket).version == "1"
+    eventually(lambda: (found := pointer_of(bucket)).tried is not None and found.tried.version == "2")
+    found = pointer_of(bucket)
+    assert (found.version, found.tried) == ("1", found.shadow if mode == "shadow" else found.challenger)
+    release = msgspec.json.decode(bucket.read(f"{found.path}release.json"), type=Release)
+    hashed = ColumnRule(log="hashed")
+    assert release.redaction == Redaction(columns={"carrier": hashed}, features={"carrier": hashed, "fleet": hashed})
 
 
 def pointer_of(bucket: Bucket) -> Pointer:

@@ -110,7 +110,7 @@ def test_code_that_does_not_start_is_stopped_with_what_it_said(tree: Tree) -> No
 def test_a_commit_that_only_refactors_passes(tree: Tree) -> None:
     tree.change(SCHEMA, "_unknown_keys", "_undeclared_keys")
     tree.change(SCORING, "_column(", "_values_of(")
-    tree.change(PREDICTOR, "_require_finite(", "_refuse_infinite(")
+    tree.change(PREDICTOR, "_make_ids(", "_draw_ids(")
     tree.change(DECODING, "_typed(", "_with_moments(")
     tree.change("services/trainer/src/trainer/fit.py", "_build_own(", "_build_from_file(")
     status, report, text = tree.validate()

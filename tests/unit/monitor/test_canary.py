@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from esteira.pipeline import LoadedPipeline
-from monitor.canary import Arm, CanaryReport, judge_canary, score_shift
+from monitor.canary import Arm, CanaryReport, judge_canary, judge_shadow, score_shift
 from monitor.measures import Labelled
 from releases import write_pipeline
 
@@ -86,6 +86,40 @@ def test_a_slow_challenger_is_rolled_back_where_one_would_notice(pipeline: Loade
     slow = judged(pipeline, arm("1", 900, microseconds=200.0), arm("2", 400, microseconds=5000.0))
     assert (slow.verdict, "25.0 times" in slow.reasons[0]) == ("rollback", True)
     assert judged(pipeline, arm("1", 900, microseconds=10.0), arm("2", 400, microseconds=900.0)).verdict == "promote"
+
+
+def shadowed(arm: Arm, noise: float, version: str = "2", gain: float = 1.0) -> Arm:
+    """What another release makes of the same rows."""
+    shift = RANDOM.normal(0, noise, len(arm.scores))
+    scores = 1 / (1 + np.exp(-(gain * np.log(arm.scores / (1 - arm.scores)) + shift)))
+    return Arm(version=version, scores=scores, labelled=Labelled(arm.labelled.labels, scores[: len(arm.labelled)]))
+
+
+def test_a_shadow_on_the_same_rows_tells_what_a_canary_of_as_many_cannot(pipeline: LoadedPipeline) -> None:
+    champion = arm("1", 900, 900)
+    worse = shadowed(champion, noise=1.0)
+    apart, paired = judged(pipeline, champion, worse), judge_shadow(pipeline, champion, worse, 5)
+    assert apart.difference is not None
+    assert paired.difference is not None
+    assert paired.difference.value == pytest.approx(apart.difference.value)
+    assert paired.difference.high - paired.difference.low < 0.8 * (apart.difference.high - apart.difference.low)
+    assert paired.verdict == "rollback"
+
+
+def test_a_shadow_ends_as_a_canary_does(pipeline: LoadedPipeline) -> None:
+    champion = arm("1", 900)
+    assert judge_shadow(pipeline, champion, shadowed(champion, 0.1), 5).verdict == "promote"
+    assert judge_shadow(pipeline, champion, shadowed(champion, 0.1, gain=6), 5).verdict == "rollback"
+    few = arm("1", 20)
+    assert judge_shadow(pipeline, few, shadowed(few, 0.1), 5).verdict == "waiting"
+    assert judge_shadow(pipeline, few, shadowed(few, 0.1), 30).verdict == "rollback"
+    failing = msgspec.structs.replace(shadowed(few, 0.1), failures=12)
+    assert judge_shadow(pipeline, few, failing, 5).verdict == "rollback"
+
+
+def test_scores_of_the_same_rows_that_do_not_differ_have_no_shift() -> None:
+    scores = RANDOM.random(400)
+    assert score_shift(scores, scores, paired=True) == 0.0
 
 
 def test_the_shift_of_small_samples_is_not_taken_for_one() -> None:

@@ -36,6 +36,44 @@ def test_auc_is_scikit_learns(rows: Rows) -> None:
     assert found.low <= found.value <= found.high
 
 
+@given(classified(), st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_a_difference_of_areas_is_that_of_the_two_and_none_of_a_score_to_itself(rows: Rows, seed: int) -> None:
+    labels, before = rows
+    now = np.random.default_rng(seed).permutation(before)
+    found = performance.area_difference(labels, before, now)
+    assert found.value == pytest.approx(metrics.roc_auc_score(labels, now) - metrics.roc_auc_score(labels, before))
+    assert performance.area_difference(labels, before, before) == Estimate(0.0, 0.0, 0.0)
+
+
+@given(measured(), st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_a_difference_of_r2_is_that_of_the_two_and_none_of_a_score_to_itself(rows: Rows, seed: int) -> None:
+    labels, before = rows
+    now = before + np.random.default_rng(seed).normal(0, 1, len(before))
+    found = performance.r_squared_difference(labels, before, now)
+    assert found.value == pytest.approx(metrics.r2_score(labels, now) - metrics.r2_score(labels, before))
+    assert performance.r_squared_difference(labels, before, before) == Estimate(0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("measure", ["area_difference", "r_squared_difference"])
+def test_the_interval_of_a_difference_on_the_same_rows_covers_what_is_true_as_often_as_it_says(measure: str) -> None:
+    """Two scores of the same strength, so that the true difference is 0; they share most of their noise."""
+    random, covered, narrower = np.random.default_rng(5), 0, 0
+    compare = getattr(performance, measure)
+    for _ in range(400):
+        truth, shared = random.normal(size=300), random.normal(size=300)
+        labels = (truth > 0).astype(float) if measure == "area_difference" else truth
+        before, now = (truth + shared + random.normal(0, 0.3, 300) for _ in range(2))
+        found = compare(labels, before, now, 0.95)
+        covered += found.low <= 0 <= found.high
+        alone = performance.area_under_roc_curve(labels, before)
+        narrower += found.high - found.low < alone.high - alone.low
+    assert 370 <= covered <= 392  # 380 expected, four standard errors are 17; somewhat fewer in small samples
+    if measure == "area_difference":
+        assert narrower == 400
+
+
 @given(classified())
 @settings(deadline=None)
 def test_log_loss_and_brier_score_are_scikit_learns(rows: Rows) -> None:

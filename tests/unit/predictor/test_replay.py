@@ -5,11 +5,12 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from esteira.redaction import ColumnRule, Redaction
 from esteira.runtime import ReleaseRuntime
 from esteira.samples import Sample, SampledPrediction
 from esteira.schema import check_row
 from predictor.replay import main, replay
-from releases import BuiltRelease, build_release, raw_rows
+from releases import BuiltRelease, build_release, raw_rows, write_manifest
 
 
 @pytest.fixture(params=["classification", "regression"])
@@ -89,6 +90,36 @@ def test_without_recorded_requests_the_release_s_examples_are_replayed(built: Bu
     sample = Sample(pipeline="shop", version="v1", predictions=[]) if empty else None
     report = replay(built.folder, sample, 0.0)
     assert (report.passed, report.source, report.rows) == (True, "example", len(built.release.example))
+
+
+@pytest.fixture
+def withholding(tmp_path: Path) -> BuiltRelease:
+    """Its rows are logged without the town for all but a tenth of predictions; its features are clear."""
+    built = build_release(tmp_path / "withholding")
+    rules = Redaction(columns={"town": ColumnRule(log="sampled", sample=0.1)})
+    release = msgspec.structs.replace(built.release, redaction=rules)
+    return msgspec.structs.replace(built, release=release, sha256=write_manifest(built.folder, release))
+
+
+def logged_without_towns(built: BuiltRelease) -> Sample:
+    sample = record(built, 80)
+    clear = built.release.redaction.has_clear_row
+    kept = [
+        p if clear(p.id) else msgspec.structs.replace(p, row={n: v for n, v in p.row.items() if n != "town"})
+        for p in sample.predictions
+        if p.row["price"] is None or clear(p.id)  # `huge` is infinite wherever there is a price, and logged as missing
+    ]
+    return msgspec.structs.replace(sample, predictions=kept)
+
+
+def test_rows_that_lack_a_withheld_column_are_replayed_from_their_features(withholding: BuiltRelease) -> None:
+    sample = logged_without_towns(withholding)
+    report = replay(withholding.folder, sample, 0.0)
+    assert (report.passed, report.rows) == (True, len(sample.predictions))
+    assert 0 < report.by_features < report.rows
+    position = next(at for at, p in enumerate(sample.predictions) if "town" not in p.row)
+    wrong = replay(withholding.folder, altered(sample, position, score=0.125), 0.0)
+    assert [d.path for d in wrong.differences] == ["score", "batch.score"]
 
 
 def test_a_release_that_this_code_refuses_does_not_pass(built: BuiltRelease) -> None:

@@ -11,12 +11,13 @@ from rich.table import Table
 
 from esteira_cli.production import find_production, production_options
 from esteira_cli.promotion.ledger import Entry, Ledger
-from esteira_cli.promotion.waiting import see_canary_through, see_served
+from esteira_cli.promotion.waiting import see_served, see_trial_through
 from esteira_cli.stack.reporting import console
 
 ROLLED_BACK = 3
 """The exit code of a promotion that ended in a rollback."""
 SERVED_S = 60.0
+SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 MAIN_METRICS = ("roc_auc", "r2")
 
 by_option = click.option(
@@ -27,8 +28,9 @@ by_option = click.option(
 @click.command()
 @click.argument("pipeline")
 @click.argument("version")
-@click.option("--canary", "share", type=click.FloatRange(0, 1, min_open=True, max_open=True), metavar="SHARE")
-@click.option("--wait", is_flag=True, help="See the canary through; without one, wait until the release serves.")
+@click.option("--canary", type=SHARE, metavar="SHARE", help="Let it answer for a SHARE of entities.")
+@click.option("--shadow", type=SHARE, metavar="SHARE", help="Let it score a SHARE beside the champion, who answers.")
+@click.option("--wait", is_flag=True, help="See the trial through; without one, wait until the release serves.")
 @click.option("--patience", default=90.0, show_default=True, type=click.FloatRange(0), help="Minutes to wait at most.")
 @click.option("--reason", default="promoted by hand", show_default=True)
 @by_option
@@ -36,7 +38,8 @@ by_option = click.option(
 def promote(
     pipeline: str,
     version: str,
-    share: float | None,
+    canary: float | None,
+    shadow: float | None,
     wait: bool,
     patience: float,
     reason: str,
@@ -44,13 +47,15 @@ def promote(
     home: Path,
     **urls: str | None,
 ) -> None:
-    """Make a release the champion, or with --canary the challenger for a SHARE of entities.
+    """Make a release the champion, or with --canary or --shadow the challenger for a SHARE of entities.
 
-    Exit codes: 0 it is promoted (without --wait: its canary runs), 3 it was rolled back, 1 something went wrong.
+    Exit codes: 0 it is promoted (without --wait: its trial runs), 3 it was rolled back, 1 something went wrong.
     """
-    ledger = _ledger(home, urls, pipeline, by)
+    if canary is not None and shadow is not None:
+        raise click.UsageError("one release is tried out in one way at a time; give --canary or --shadow")
+    ledger, share = _ledger(home, urls, pipeline, by), canary if shadow is None else shadow
     if share is not None:
-        _begin_canary(ledger, version, share, reason)
+        _begin_trial(ledger, version, share, reason, shadow=shadow is not None)
         if wait:
             _see_through(ledger, version, patience * 60)
     else:
@@ -59,18 +64,19 @@ def promote(
         _see_served(ledger, version)
 
 
-def _begin_canary(ledger: Ledger, version: str, share: float, reason: str) -> None:
-    """Unless the release has just that one already, or is the champion; another share takes its place."""
+def _begin_trial(ledger: Ledger, version: str, share: float, reason: str, *, shadow: bool) -> None:
+    """Unless the release has just that one already, or is the champion; another takes its place."""
     newest = next(iter(ledger.rows()), None)
-    if newest is not None and newest.release_version == version and newest.share in (1, share):
+    same = newest is not None and (newest.share == 1 or (newest.share, newest.shadow) == (share, shadow))
+    if newest is not None and newest.release_version == version and same:
         click.echo(f"{version} {_standing(newest)} already, by generation {newest.generation}")
         return
-    generation = ledger.promote(version, share, reason)
-    click.echo(f"canary of {version} for {share:.0%} of entities, generation {generation}")
+    generation = ledger.promote(version, share, reason, shadow=shadow)
+    click.echo(f"{'shadow' if shadow else 'canary'} of {version} for {share:.0%} of entities, generation {generation}")
 
 
 def _see_through(ledger: Ledger, version: str, patience: float) -> None:
-    outcome, why = see_canary_through(ledger, version, patience, click.echo)
+    outcome, why = see_trial_through(ledger, version, patience, click.echo)
     click.echo(f"{version} was {outcome}: {why}")
     if outcome == "rolled back":
         sys.exit(ROLLED_BACK)
@@ -98,7 +104,7 @@ def _promote(ledger: Ledger, version: str, reason: str) -> None:
 @by_option
 @production_options
 def rollback(pipeline: str, reason: str, by: str | None, home: Path, **urls: str | None) -> None:
-    """End the canary that runs, or else bring the previous champion back."""
+    """End the canary or shadow that runs, or else bring the previous champion back."""
     found = _ledger(home, urls, pipeline, by).rollback(reason)
     click.echo(f"{found['champion']} is the champion, generation {found['generation']}")
 
@@ -139,11 +145,11 @@ def _table(rows: list[Entry]) -> Table:
 
 
 def _standing(row: Entry) -> str:
-    return "is the champion" if row.share == 1 else f"has a canary of {row.share:.0%}"
+    return "is the champion" if row.share == 1 else f"has a {row.mode} of {row.share:.0%}"
 
 
 def _role(row: Entry) -> str:
-    return "champion" if row.share == 1 else f"canary {row.share:.0%}"
+    return row.mode if row.share == 1 else f"{row.mode} {row.share:.0%}"
 
 
 def _metric(row: Entry) -> str:

@@ -15,10 +15,18 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     release_version: str
     previous_version: str | None
     share: float
+    shadow: bool = False
     by: str
     reason: str
     created_at: str
     metrics: dict[str, float] = {}
+
+    @property
+    def mode(self) -> str:
+        """`champion`, or how the release was tried out."""
+        if self.share == 1:
+            return "champion"
+        return "shadow" if self.shadow else "canary"
 
 
 class Ledger:
@@ -39,22 +47,31 @@ class Ledger:
         answer = self._production.get("trainer", f"{self._path}/promotions")
         return msgspec.convert(answer["promotions"], list[Entry])
 
-    def promote(self, version: str, share: float, reason: str, expected_generation: int | None = None) -> int:
-        """Promotes, or begins a canary; gives the new generation."""
-        wanted = {"version": version, "share": share, "reason": reason, "by": self._by}
+    def promote(
+        self,
+        version: str,
+        share: float,
+        reason: str,
+        expected_generation: int | None = None,
+        *,
+        shadow: bool = False,
+    ) -> int:
+        """Promotes, or begins a canary or shadow; gives the new generation."""
+        wanted: dict[str, Any] = {"version": version, "share": share, "reason": reason, "by": self._by}
+        wanted |= {"shadow": True} if shadow else {}  # a trainer of before shadows knows no such key
         answer = self._production.post(
             "trainer", f"{self._path}/promotions", {**wanted, "expected_generation": expected_generation}
         )
         return int(answer["generation"])
 
     def rollback(self, reason: str, expected_generation: int | None = None) -> dict[str, Any]:
-        """Ends the canary, or brings the previous champion back; gives what the ledger says then."""
+        """Ends the canary or shadow, or brings the previous champion back; gives what the ledger says then."""
         wanted = {"reason": reason, "by": self._by, "expected_generation": expected_generation}
         answer: dict[str, Any] = self._production.post("trainer", f"{self._path}/rollback", wanted)
         return answer
 
     def canary(self) -> dict[str, Any]:
-        """How the monitor judges the canary that runs."""
+        """How the monitor judges the canary or shadow that runs."""
         answer: dict[str, Any] = self._production.get("monitor", f"{self._path}/canary")
         return answer
 

@@ -1,4 +1,4 @@
-"""Waits for what a canary shows, and acts on it."""
+"""Waits for what a canary or shadow shows, and acts on it."""
 
 import time
 from collections.abc import Callable
@@ -16,16 +16,16 @@ class Impatient(TransientError):
     """It did not happen in time; nothing was undone."""
 
 
-def see_canary_through(
+def see_trial_through(
     ledger: Ledger, version: str, patience: float, say: Say, every: float = 2.0
 ) -> tuple[Outcome, str]:
-    """Waits until the canary of `version` has ended, by this command, by the monitor or by a person.
+    """Waits until the canary or shadow of `version` has ended, by this command, by the monitor or by a person.
 
     Returns:
         How it ended, and why.
 
     Raises:
-        Impatient: after `patience` seconds there was no verdict; the canary runs on.
+        Impatient: after `patience` seconds there was no verdict; it runs on.
     """
     deadline, last = time.monotonic() + patience, ""
     while True:
@@ -44,7 +44,7 @@ def see_canary_through(
             say(told)
             last = told
         if time.monotonic() > deadline:
-            raise Impatient(f"the canary of {version} has no verdict after {patience / 60:.0f} minutes; it runs on")
+            raise Impatient(f"{version} has no verdict after {patience / 60:.0f} minutes; it runs on")
         time.sleep(every)
 
 
@@ -59,7 +59,7 @@ def _act(ledger: Ledger, newest: Entry, report: dict[str, Any]) -> None:
     """On a verdict about the row that was seen, and on no other."""
     if report["generation"] != newest.generation:
         return
-    reason = f"canary of {newest.release_version}: {'; '.join(report['reasons'])}"[:MAX_REASON]
+    reason = f"{newest.mode} of {newest.release_version}: {'; '.join(report['reasons'])}"[:MAX_REASON]
     if report["verdict"] == "promote":
         ledger.promote(newest.release_version, 1.0, reason, newest.generation)
     elif report["verdict"] == "rollback":

@@ -87,6 +87,8 @@ def replay(runner: Runner, production: Production, tolerance: float) -> Finding:
     summary = (
         f"release {report['version']}: {report['rows_differing']} of {report['rows']} {kind} are answered otherwise"
     )
+    if by_features := report.get("by_features"):  # code of before redaction tells none
+        summary = f"{summary}, {by_features} of them sent as features, columns of their raw rows being withheld"
     if report["refused"]:
         summary = f"{summary}; it is refused: {report['refused']}"
     verdict: Verdict = "passed" if report["passed"] else "stopped"

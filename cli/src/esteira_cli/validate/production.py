@@ -26,7 +26,7 @@ class Production(msgspec.Struct, frozen=True, kw_only=True):
     sample: Path | None
     """Recorded requests, where there are any."""
     challenger: "Production | None" = None
-    """While a canary runs, the release that it tries out."""
+    """While a canary or shadow runs, the release that is tried out."""
 
 
 class DatasetFiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +62,7 @@ def fetch_production(bucket: Bucket, pipeline: str, work: Path) -> Production | 
     except msgspec.MsgspecError as error:
         raise BadInput([Problem(pointer_path(pipeline), f"is no pointer: {error}")]) from error
     champion = _fetch(bucket, pipeline, pointer.path, pointer.sha256, work)
-    if (tried := pointer.challenger) is None:
+    if (tried := pointer.tried) is None:
         return champion
     challenger = _fetch(bucket, pipeline, tried.path, tried.sha256, work)
     return msgspec.structs.replace(champion, challenger=challenger)

@@ -1,8 +1,8 @@
-"""Watches the canaries that run: reads both arms, and ends a canary whose verdict is clear.
+"""Watches the canaries and shadows that run: reads both arms, and ends one whose verdict is clear.
 
-A canary that does harm, or shows nothing in its time, is rolled back whoever began it. One that does well is promoted
-where `promotion: canary` says so; elsewhere whoever began it promotes it. Each is one row of the ledger, appended by
-compare-and-set: where a person was quicker, the person's row stands.
+One that does harm, or shows nothing in its time, is rolled back whoever began it. One that does well is promoted where
+`promotion: canary`, or `shadow`, says so; elsewhere whoever began it promotes it. Each is one row of the ledger,
+appended by compare-and-set: where a person was quicker, the person's row stands.
 """
 
 import logging
@@ -18,9 +18,10 @@ from sqlalchemy.orm import Session
 from esteira.bucket import Bucket
 from esteira.exceptions import Conflict, EsteiraError
 from esteira.pipeline import LoadedPipeline, find_pipeline
-from esteira.promotions import Standing, find_standing, promote, rollback, write_pointer
+from esteira.promotions import PromotedRelease, Standing, find_standing, promote, rollback, write_pointer
 from monitor.arms import read_arm
-from monitor.canary import CanaryReport, judge_canary
+from monitor.canary import CanaryReport, judge_canary, judge_shadow
+from monitor.shadows import read_arms
 from monitor.windows import as_utc
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ MAX_REASON = 500
 
 
 class Canaries:
-    """Judges canaries, and acts on what it finds."""
+    """Judges canaries and shadows, and acts on what it finds."""
 
     def __init__(self, engine: Engine, bucket: Bucket, pipelines: Mapping[str, LoadedPipeline]) -> None:
         self._engine = engine
@@ -40,7 +41,7 @@ class Canaries:
         self._looked = -SECONDS_BETWEEN
 
     def report(self, name: str) -> dict[str, Any]:
-        """How the pipeline's canary stands, as `GET /pipelines/<p>/canary` answers.
+        """How the pipeline's canary or shadow stands, as `GET /pipelines/<p>/canary` answers.
 
         Raises:
             UnknownPipeline: there is no such pipeline.
@@ -55,7 +56,7 @@ class Canaries:
         return {**head, "arms": {"champion": found.champion, "challenger": found.challenger}, **_shown(found)}
 
     def decide(self) -> int:
-        """Ends the canaries whose verdict is clear; gives how many. Looks at most every `SECONDS_BETWEEN` seconds."""
+        """Ends those whose verdict is clear; gives how many. Looks at most every `SECONDS_BETWEEN` seconds."""
         if time.monotonic() - self._looked < SECONDS_BETWEEN:
             return 0
         self._looked = time.monotonic()
@@ -82,12 +83,13 @@ class Canaries:
             if report is None or standing.challenger is None:
                 return False
             _log(pipeline.name, standing, report)
-            reason = f"canary of {standing.challenger.version}: {'; '.join(report.reasons)}"[:MAX_REASON]
+            mode = find_mode(standing.challenger)
+            reason = f"{mode} of {standing.challenger.version}: {'; '.join(report.reasons)}"[:MAX_REASON]
             seen = standing.generation
             if report.verdict == "rollback":
                 rollback(session, pipeline.name, reason=reason, by=BY, expected_generation=seen)
                 return True
-            if report.verdict == "promote" and pipeline.spec.promotion == "canary":
+            if report.verdict == "promote" and pipeline.spec.promotion == mode:
                 version = standing.challenger.version
                 promote(session, pipeline.name, version, reason=reason, by=BY, expected_generation=seen)
                 return True
@@ -107,9 +109,17 @@ def _judge(session: Session, pipeline: LoadedPipeline, standing: Standing) -> Ca
     if champion is None or challenger is None:
         return None
     since = as_utc(challenger.promoted_at)
-    arms = [read_arm(session, pipeline.name, release.version, since) for release in (champion, challenger)]
     minutes = (datetime.now(UTC) - since).total_seconds() / 60
+    if challenger.shadow:
+        paired = read_arms(session, pipeline.name, champion.version, challenger.version, since)
+        return judge_shadow(pipeline, *paired, minutes)
+    arms = [read_arm(session, pipeline.name, release.version, since) for release in (champion, challenger)]
     return judge_canary(pipeline, arms[0], arms[1], minutes)
+
+
+def find_mode(challenger: PromotedRelease) -> str:
+    """How the release is tried out: `canary` or `shadow`."""
+    return "shadow" if challenger.shadow else "canary"
 
 
 def _head(name: str, standing: Standing) -> dict[str, Any]:
@@ -119,6 +129,7 @@ def _head(name: str, standing: Standing) -> dict[str, Any]:
         "generation": standing.generation,
         "champion": champion.version if champion else None,
         "challenger": challenger.version if challenger else None,
+        "mode": find_mode(challenger) if challenger else None,
         "share": challenger.share if challenger else None,
         "since": as_utc(challenger.promoted_at) if challenger else None,
     }
@@ -132,6 +143,7 @@ def _shown(report: CanaryReport) -> dict[str, Any]:
 def _log(pipeline: str, standing: Standing, report: CanaryReport) -> None:
     challenger = standing.challenger.version if standing.challenger else None
     facts = {"pipeline": pipeline, "model_version": challenger, "generation": standing.generation}
+    facts["mode"] = find_mode(standing.challenger) if standing.challenger else None
     figures: dict[str, Any] = {"predictions": report.challenger.predictions, "failures": report.challenger.failures}
     figures |= {"minutes": report.minutes, "score_psi": report.score_psi}
     level = logging.WARNING if report.verdict == "rollback" else logging.INFO

@@ -1,4 +1,4 @@
-"""What a canary shows of its two arms, and what follows from it. Pure: figures in, verdict out."""
+"""What a canary or a shadow shows of its two arms, and what follows from it. Pure: figures in, verdict out."""
 
 import math
 from typing import Literal
@@ -13,10 +13,12 @@ from monitor.measures import MAIN_METRIC, Labelled
 from monitor.performance import (
     Array,
     Estimate,
+    area_difference,
     area_under_roc_curve,
     critical_value,
     log_loss,
     r_squared,
+    r_squared_difference,
     root_mean_squared_error,
 )
 
@@ -28,7 +30,8 @@ NOTICEABLE_MICROSECONDS = 1000.0
 
 
 class Arm(msgspec.Struct, frozen=True, kw_only=True):
-    """What one release answered since the canary began, to requests that name an entity."""
+    """What one release answered since the canary began, to requests that name an entity; or what it made of the rows
+    that a shadow scored."""
 
     version: str
     scores: Array
@@ -85,7 +88,24 @@ def judge_canary(pipeline: LoadedPipeline, champion: Arm, challenger: Arm, minut
         minutes: since the canary began.
     """
     difference = _difference(pipeline, champion, challenger)
-    psi = score_shift(champion.scores, challenger.scores)
+    return _judge(pipeline, champion, challenger, minutes, difference, score_shift(champion.scores, challenger.scores))
+
+
+def judge_shadow(pipeline: LoadedPipeline, champion: Arm, challenger: Arm, minutes: float) -> CanaryReport:
+    """Compares the arms as `judge_canary` does, but on the same rows, in the same order: so much less is chance."""
+    difference = _paired_difference(pipeline, champion, challenger)
+    psi = score_shift(champion.scores, challenger.scores, paired=True)
+    return _judge(pipeline, champion, challenger, minutes, difference, psi)
+
+
+def _judge(
+    pipeline: LoadedPipeline,
+    champion: Arm,
+    challenger: Arm,
+    minutes: float,
+    difference: Estimate | None,
+    psi: float | None,
+) -> CanaryReport:
     verdict, reasons = _conclude(pipeline, champion, challenger, minutes, difference, psi)
     return CanaryReport(
         verdict=verdict,
@@ -171,11 +191,12 @@ def _in_favour(champion: Arm, challenger: Arm, difference: Estimate | None, psi:
     return [*found, f"performance differs by {interval}"]
 
 
-def score_shift(champion: Array, challenger: Array) -> float | None:
+def score_shift(champion: Array, challenger: Array, *, paired: bool = False) -> float | None:
     """Population stability index between the arms' scores, less its expectation where nothing differs.
 
     The bins are quantiles of both arms together, so many that the smaller arm has `ROWS_PER_BIN` rows for each; the
-    expectation is (bins - 1) * (1/n + 1/m) (Yurdakul and Naranjo, 2020). Never below 0.
+    expectation is (bins - 1) * (1/n + 1/m) (Yurdakul and Naranjo, 2020). Never below 0. Of scores of the same rows
+    (`paired`) nothing is taken off: chance chose the rows of both arms alike.
     """
     smaller = min(len(champion), len(challenger))
     bins = min(BINS, smaller // ROWS_PER_BIN)
@@ -186,7 +207,7 @@ def score_shift(champion: Array, challenger: Array) -> float | None:
         np.bincount(np.searchsorted(edges, side, side="right"), minlength=len(edges) + 1)
         for side in (champion, challenger)
     ]
-    by_chance = len(edges) * (1 / len(champion) + 1 / len(challenger))
+    by_chance = 0 if paired else len(edges) * (1 / len(champion) + 1 / len(challenger))
     return max(0.0, population_stability_index(counts[0], counts[1]) - by_chance)
 
 
@@ -201,6 +222,17 @@ def _difference(pipeline: LoadedPipeline, champion: Arm, challenger: Arm) -> Est
     low = value - math.hypot(mine.value - mine.low, theirs.high - theirs.value)
     high = value + math.hypot(mine.high - mine.value, theirs.value - theirs.low)
     return Estimate(value, low, high)
+
+
+def _paired_difference(pipeline: LoadedPipeline, champion: Arm, challenger: Arm) -> Estimate | None:
+    if len(challenger.labelled) < pipeline.spec.monitoring.min_outcomes:
+        return None
+    measure = area_difference if pipeline.spec.task == "classification" else r_squared_difference
+    labels, before, now = challenger.labelled.labels, champion.labelled.scores, challenger.labelled.scores
+    try:
+        return measure(labels, before, now, pipeline.spec.monitoring.confidence)
+    except NotEnoughData:
+        return None
 
 
 def _performance(pipeline: LoadedPipeline, rows: Labelled) -> Estimate | None:

@@ -15,7 +15,7 @@ from esteira.inbox import forget_received, is_first
 from esteira.outbox import Relay, forget_published
 from esteira.pipeline import LoadedPipeline, find_pipeline
 from esteira.pushes import Delivery
-from monitor import arms, repository
+from monitor import arms, repository, shadows
 from monitor.canaries import Canaries
 from monitor.judging import Judge
 from monitor.partitions import Partitions
@@ -36,10 +36,11 @@ SETTLE = timedelta(seconds=3)
 SWEEP_SECONDS = 60.0
 SWEEP_BACK = timedelta(days=1)
 FORGET_AFTER = timedelta(days=8)
+FORGET_SHADOWS_AFTER = timedelta(days=31)
 
 
 class PredictionStore:
-    """Stores predictions, each once, and counts them into the live histograms."""
+    """Stores predictions, each once, and counts those that were answered into the live histograms."""
 
     def __init__(self, engine: Engine, pipelines: Pipelines, profiles: ProfileStore, partitions: Partitions) -> None:
         self._engine = engine
@@ -58,13 +59,18 @@ class PredictionStore:
         pipeline = find_pipeline(self._pipelines, event.pipeline)
         release = self._release(event)
         rows = list({row.id: row for row in sorted(event.predictions, key=lambda row: row.id)}.values())
-        self._partitions.ensure({as_utc(row.served_at).date() for row in rows})
+        if not event.shadow:
+            self._partitions.ensure({as_utc(row.served_at).date() for row in rows})
         with Session(self._engine) as session, session.begin():
             if not is_first(session, repository.CONSUMER, delivery.event_id):
                 return 0
-            new = self._store(session, pipeline, release, rows)
-            arms.count_serving(session, event)
-        facts = {"pipeline": event.pipeline, "model_version": event.model_version}
+            if event.shadow:
+                new = len(shadows.store_shadows(session, pipeline.name, release.version, rows))
+                shadows.count_shadows(session, event)
+            else:
+                new = self._store(session, pipeline, release, rows)
+                arms.count_serving(session, event)
+        facts = {"pipeline": event.pipeline, "model_version": event.model_version, "shadow": event.shadow}
         logger.info("predictions_stored", extra={**facts, "received": len(event.predictions), "stored": new})
         return new
 
@@ -73,7 +79,7 @@ class PredictionStore:
         stored = repository.store_predictions(session, pipeline.name, release.version, rows)
         new = [row for row in rows if row.id in stored]
         if new:
-            cells = count_cells(self._profiles.read(release), new)
+            cells = count_cells(self._profiles.read(release), new, self._profiles.read_redaction(release))
             repository.add_counts(session, pipeline.name, release.version, cells)
             span = pipeline.spec.monitoring.window
             windows = Counter(window_at(as_utc(row.event_time), span) for row in new)
@@ -150,6 +156,7 @@ def model_promoted(event: ModelPromoted, _: Delivery) -> None:
         "model_version": event.version,
         "previous": event.previous,
         "share": event.share,
+        "shadow": event.shadow,
     }
     logger.info("model_promoted", extra={**facts, "generation": event.generation, "reason": event.reason})
 
@@ -222,6 +229,7 @@ class Reconciler:
             forget_received(session, FORGET_AFTER)
             forget_published(session, FORGET_AFTER)
             arms.forget_servings(session, FORGET_AFTER)
+            shadows.forget_shadows(session, FORGET_SHADOWS_AFTER)
 
 
 def _mark_newer_data(session: Session, pipeline: str) -> int:

@@ -144,7 +144,8 @@ class Judge:
         if release is None:
             return checks
         counts = repository.feature_counts(session, pipeline.name, version, window)
-        checks += measure_drift(self._profiles.read(release), counts, spec.monitoring)
+        redaction = self._profiles.read_redaction(release)
+        checks += measure_drift(self._profiles.read(release), counts, spec.monitoring, redaction)
         if labelled:
             checks += measure_performance(spec.task, labelled, release.metrics, spec.monitoring, spec.retraining)
         return checks

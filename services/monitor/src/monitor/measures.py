@@ -10,6 +10,7 @@ import numpy.typing as npt
 from esteira.exceptions import NotEnoughData
 from esteira.pipeline import Monitoring, Retraining
 from esteira.profile import Binning, Profile
+from esteira.redaction import NOTHING, ColumnRule, Redaction
 from monitor.drift import population_stability_index
 from monitor.performance import (
     Array,
@@ -59,14 +60,30 @@ class Labelled(msgspec.Struct, frozen=True):
         return len(self.labels)
 
 
-def measure_drift(profile: Profile, counts: FeatureCounts, monitoring: Monitoring) -> list[Check]:
-    """PSI of each feature (`psi`), of the score (`score_psi`), and the greatest of the features (`max_psi`)."""
+def measure_drift(
+    profile: Profile, counts: FeatureCounts, monitoring: Monitoring, redaction: Redaction = NOTHING
+) -> list[Check]:
+    """PSI of each feature (`psi`), of the score (`score_psi`), and the greatest of the features (`max_psi`).
+
+    A feature that is not logged is not measured, and its check says so; of one that is logged for a share of
+    predictions, that share is.
+    """
     features = [
-        _drift("psi", binning.name, binning, counts.get(position), monitoring)
+        _feature_drift(binning, counts.get(position), monitoring, redaction.features.get(binning.name))
         for position, binning in enumerate(profile.features)
     ]
     score = _drift("score_psi", "", profile.score, counts.get(SCORE), monitoring)
     return [*features, score, _greatest(features, monitoring)]
+
+
+def _feature_drift(binning: Binning, current: Counts | None, monitoring: Monitoring, rule: ColumnRule | None) -> Check:
+    if rule is not None and rule.log != "sampled":
+        details = {"withheld": rule.log, "reason": f"not logged in clear (prediction_log.columns: {rule.log})"}
+        return Check(name="psi", subject=binning.name, verdict="insufficient", details=details)
+    found = _drift("psi", binning.name, binning, current, monitoring)
+    if rule is None:
+        return found
+    return msgspec.structs.replace(found, details={**found.details, "logged_share": rule.sample})
 
 
 def _drift(name: str, subject: str, reference: Binning, current: Counts | None, monitoring: Monitoring) -> Check:

@@ -44,17 +44,38 @@ def area_under_roc_curve(labels: Array, scores: Array, confidence: float = 0.95)
     Raises:
         UndefinedMeasure: fewer than two rows of either class.
     """
+    above_negatives, below_positives = _placements(labels, scores)
+    found = _mean_placement(above_negatives, below_positives, confidence)
+    return Estimate(found.value, max(0.0, found.low), min(1.0, found.high))
+
+
+def area_difference(labels: Array, before: Array, now: Array, confidence: float = 0.95) -> Estimate:
+    """The AUC of the scores `now` minus that of the scores `before`, both of the same rows.
+
+    DeLong's interval for correlated curves (DeLong, DeLong and Clarke-Pearson, *Biometrics*, 1988): placements are
+    subtracted row by row, so that what both scores have in common cancels out.
+
+    Raises:
+        UndefinedMeasure: fewer than two rows of either class.
+    """
+    old, new = _placements(labels, before), _placements(labels, now)
+    return _mean_placement(new[0] - old[0], new[1] - old[1], confidence)
+
+
+def _placements(labels: Array, scores: Array) -> tuple[Array, Array]:
+    """Of each positive the share of negatives below it, of each negative the share of positives above it."""
     positive, negative = scores[labels > 0.5], scores[labels <= 0.5]
     m, n = len(positive), len(negative)
     if min(m, n) < 2:
         raise UndefinedMeasure(f"AUC needs two rows of each class, found {m} positive and {n} negative")
     among_all = midranks(np.concatenate([positive, negative]))
-    above_negatives = (among_all[:m] - midranks(positive)) / n
-    below_positives = 1 - (among_all[m:] - midranks(negative)) / m
-    error = float(np.sqrt(above_negatives.var(ddof=1) / m + below_positives.var(ddof=1) / n))
-    value = float(above_negatives.mean())
-    reach = critical_value(confidence) * error
-    return Estimate(value, max(0.0, value - reach), min(1.0, value + reach))
+    return (among_all[:m] - midranks(positive)) / n, 1 - (among_all[m:] - midranks(negative)) / m
+
+
+def _mean_placement(positive: Array, negative: Array, confidence: float) -> Estimate:
+    error = float(np.sqrt(positive.var(ddof=1) / len(positive) + negative.var(ddof=1) / len(negative)))
+    value, reach = float(positive.mean()), critical_value(confidence) * error
+    return Estimate(value, value - reach, value + reach)
 
 
 def log_loss(labels: Array, scores: Array) -> float:
@@ -119,6 +140,19 @@ def r_squared(labels: Array, scores: Array, confidence: float = 0.95) -> Estimat
     error = float(np.std(squared_error - ratio * spread, ddof=1)) / np.sqrt(len(labels)) / variance
     reach = float(critical_value(confidence) * error)
     return Estimate(1 - ratio, 1 - ratio - reach, min(1.0, 1 - ratio + reach))
+
+
+def r_squared_difference(labels: Array, before: Array, now: Array, confidence: float = 0.95) -> Estimate:
+    """R2 of the scores `now` minus that of the scores `before`, both of the same rows; with an interval of its kind.
+
+    Raises:
+        UndefinedMeasure: fewer than two rows, or labels that are all equal.
+    """
+    _require_rows(labels, 2)
+    spread = (labels - labels.mean()) ** 2
+    if not spread.any():
+        raise UndefinedMeasure("R2 needs labels that differ")
+    return _ratio_of_means((labels - before) ** 2 - (labels - now) ** 2, spread, confidence)
 
 
 def mean_absolute_error(labels: Array, scores: Array) -> float:

@@ -62,6 +62,10 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str
     threshold: float | None
     most_moved: dict[str, Any] | None
+    withheld: str | None = None
+    """The rule by which it is not logged, and so not measured: `hashed` or `never`."""
+    logged_share: float | None = None
+    """Of predictions, where the feature is logged for a share of them."""
 
 
 def _prominence(version: VersionFigures) -> tuple[float, datetime]:
@@ -145,6 +149,8 @@ def read_drift(session: Session, pipeline: str, report: WindowReport | None) -> 
             verdict=row.verdict,
             threshold=row.threshold,
             most_moved=row.details.get("most_moved"),
+            withheld=row.details.get("withheld"),
+            logged_share=row.details.get("logged_share"),
         )
         for row in rows
     ]
@@ -165,10 +171,11 @@ def read_counts(session: Session, pipeline: str) -> dict[str, int]:
 
 
 def read_promotions(session: Session, pipeline: str, most: int = 50) -> list[dict[str, Any]]:
-    """The newest promotions and canaries, the newest last."""
+    """The newest promotions, canaries and shadows, the newest last."""
     p, r = promotions.c, releases.c
     query = (
-        select(p.generation, p.release_version, p.previous_version, p.share, p.reason, p.by, p.created_at, r.metrics)
+        select(p.generation, p.release_version, p.previous_version, p.share, p.shadow, p.reason, p.by, p.created_at)
+        .add_columns(r.metrics)
         .join(releases, (r.pipeline == p.pipeline) & (r.version == p.release_version))
         .where(p.pipeline == pipeline)
     )

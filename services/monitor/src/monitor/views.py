@@ -54,7 +54,7 @@ def status(engine: Engine, pipelines: Pipelines, name: str) -> dict[str, Any]:
 def _release(promoted: PromotedRelease | None) -> dict[str, Any] | None:
     if promoted is None:
         return None
-    names = ("version", "generation", "promoted_at", "reason", "metrics", "share")
+    names = ("version", "generation", "promoted_at", "reason", "metrics", "share", "shadow")
     return {name: getattr(promoted, name) for name in names}
 
 

@@ -3,7 +3,7 @@
 from flask import Blueprint, Response
 
 from esteira.web import json_response
-from predictor.handlers import list_pipelines
+from predictor.handlers import count_shadows, list_pipelines
 from predictor.prediction_log import PredictionLog
 from predictor.serving import Servings
 
@@ -14,7 +14,8 @@ def make_admin(servings: Servings, log: PredictionLog) -> Blueprint:
 
     @blueprint.get("/state")
     def get_state() -> Response:
-        return json_response({"pipelines": list_pipelines(servings), "log": log.counts()})
+        told = {"pipelines": list_pipelines(servings), "log": log.counts(), "shadows": count_shadows(servings)}
+        return json_response(told)
 
     @blueprint.post("/refresh")
     def post_refresh() -> Response:

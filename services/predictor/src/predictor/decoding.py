@@ -32,8 +32,8 @@ class Encoded(msgspec.Struct, frozen=True):
 
     matrix: Array
     """As `esteira.scoring.Encoder` makes it."""
-    values: Sequence[LoggedFeatures]
-    """For each row what its log tells of the features; those that a client wrote in the ordinary form as it did."""
+    features: Sequence[LoggedFeatures]
+    """For each row the features before that; raw where the client wrote them in the ordinary form."""
 
 
 class Body(msgspec.Struct, frozen=True):
@@ -45,6 +45,21 @@ class Body(msgspec.Struct, frozen=True):
     explain: bool = False
     """Whether every answer is to say what each feature contributes."""
 
+    def __len__(self) -> int:
+        """How many rows there are."""
+        if self.encoded is not None:
+            return len(self.encoded.features)
+        return len(self.rows if self.rows is not None else self.features or [])
+
+    def part(self, start: int, end: int) -> "Body":
+        """Some of the rows."""
+        part = slice(start, end)
+        if self.encoded is not None:
+            return Body(encoded=Encoded(self.encoded.matrix[part], self.encoded.features[part]))
+        if self.rows is not None:
+            return Body(rows=self.rows[part])
+        return Body(features=(self.features or [])[part])
+
 
 class BodyDecoder:
     """Decodes the bodies of requests to one release.
@@ -52,17 +67,18 @@ class BodyDecoder:
     Args:
         columns: the raw columns that a request may bring.
         features: the features that it may bring instead.
+        straight: whether features may be logged as they came, and so need no values of their own.
     """
 
-    def __init__(self, columns: Sequence[Column], features: Sequence[Feature]) -> None:
-        self._reader = _make_reader(features)
+    def __init__(self, columns: Sequence[Column], features: Sequence[Feature], *, straight: bool = True) -> None:
+        self._reader = _make_reader(features) if straight else None
         before = [column for column in columns if column.known == "before"]
         self._decoder = _compile(before, features)
         self._moments = [(at, column) for at, column in enumerate(before) if column.type in ("timestamp", "date")]
 
     def decode(self, body: bytes) -> Body | None:
         """The body's values; None where it is to be read by the rules."""
-        if _FEATURES.match(body) and (read := self._reader.read(body, MAX_ROWS)) is not None:
+        if self._reader and _FEATURES.match(body) and (read := self._reader.read(body, MAX_ROWS)) is not None:
             matrix, values = read
             return Body(encoded=Encoded(matrix, [msgspec.Raw(row) for row in values]))
         if self._decoder is None or (b"\\u" in body and any(text in body for text in _BAD_TEXT)):

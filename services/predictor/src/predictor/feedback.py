@@ -12,9 +12,9 @@ from esteira.publisher import Publisher
 from esteira.release import Release
 from esteira.schema import Row, entity_key
 from predictor.decoding import MAX_ROWS
-from predictor.inference import check_keys
 from predictor.problems import check_objects, decode_rows, refuse
 from predictor.publishing import SOURCE
+from predictor.records import check_keys
 from predictor.serving import Serving
 
 

@@ -46,16 +46,33 @@ def describe(servings: Servings, log: PredictionLog, name: str) -> dict[str, Any
     }
 
 
+def count_shadows(servings: Servings) -> dict[str, Any]:
+    """Rows that wait for shadows in this worker, and what became of others, for each pipeline."""
+    shadows = servings.shadows
+    if shadows is None:
+        return {"waiting": 0, "pipelines": {}}
+    return {"waiting": shadows.waiting, "pipelines": shadows.all_counts()}
+
+
 def _describe_challenger(servings: Servings, serving: Serving) -> dict[str, Any] | None:
-    """The release that a canary tries out, and why it does not serve if it does not."""
-    wanted = serving.pointer.challenger
+    """The release that is tried out, and why it does not serve if it does not."""
+    wanted = serving.pointer.tried
     if wanted is None:
         return None
     refused = servings.refused_challenger(serving.pointer.pipeline)
     return {
         "version": wanted.version,
+        "mode": "canary" if serving.pointer.shadow is None else "shadow",
         "share": wanted.share,
         "reason": wanted.reason,
         "serving": serving.challenger is not None,
         "refused": refused.reason if refused else None,
+        **_describe_shadows(serving),
     }
+
+
+def _describe_shadows(serving: Serving) -> dict[str, Any]:
+    """What became of a shadow's rows in this worker; nothing of a canary."""
+    if serving.pointer.shadow is None or serving.shadows is None:
+        return {}
+    return {"rows": serving.shadows.counts(serving.pointer.pipeline)}

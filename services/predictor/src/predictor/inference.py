@@ -1,31 +1,32 @@
 """The data plane: what becomes of a question, in whatever dialect it was asked: check, prepare, score, log."""
 
 import logging
-import math
 import os
 import time
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
 
-from esteira.exceptions import BadInput, PermanentError, Problem
+from esteira.exceptions import BadInput, Problem
 from esteira.explanation import Explanation
 from esteira.release import Release
-from esteira.schema import MAX_KEY_BYTES, Column
+from esteira.schema import Column
 from esteira.scoring import Array
 from predictor.arms import takes_challenger
-from predictor.decoding import MAX_ROWS, Body, Encoded
-from predictor.prediction_log import LoggedFeatures, LoggedPrediction, PredictionLog
-from predictor.problems import check_objects, decode_rows, refuse
+from predictor.decoding import MAX_ROWS, Body
+from predictor.prediction_log import PredictionLog
+from predictor.problems import check_objects, decode_rows
+from predictor.records import find_entities, make_records, require_finite, tell_failure
 from predictor.served import ServedRelease
 from predictor.serving import Serving
+from predictor.shadow import Asked
 
 logger = logging.getLogger(__name__)
 
 MAX_EXPLAINED = 100
 """Rows of a question that asks for explanations: they cost fifty times what scores do."""
+_VALUE_BYTES = 50
 
 
 class Question(Protocol):
@@ -40,6 +41,9 @@ class Question(Protocol):
 
     def sent(self) -> Sequence[Any]:
         """The raw rows as the client sent them; asked only where `read` gave rows."""
+
+    def size(self) -> int:
+        """About how many bytes it holds."""
 
 
 class PredictRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,6 +81,10 @@ class JsonQuestion:
         rows: list[Any] = msgspec.json.decode(self._body)["rows"]
         return rows
 
+    def size(self) -> int:
+        """That of the body."""
+        return len(self._body)
+
 
 class RowsQuestion:
     """Rows that another dialect brought.
@@ -112,6 +120,11 @@ class RowsQuestion:
         """The rows themselves."""
         return self._rows
 
+    def size(self) -> int:
+        """What its values take in memory, at the least."""
+        texts = sum(len(value) for row in self._rows for value in row.values() if isinstance(value, str))
+        return texts + _VALUE_BYTES * sum(map(len, self._rows))
+
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One prediction."""
@@ -136,7 +149,8 @@ class PredictAnswer(msgspec.Struct, frozen=True, kw_only=True):
 def predict(serving: Serving, log: PredictionLog, question: Question) -> PredictAnswer:
     """Scores the rows of a question and logs each answer before it is given.
 
-    A challenger's failure is its own: it is logged and counted, and the champion answers.
+    A challenger's failure is its own: it is logged and counted, and the champion answers. One that runs in the shadow
+    gets the question once it is answered.
 
     Raises:
         BadInput: see `Question.read`.
@@ -144,6 +158,12 @@ def predict(serving: Serving, log: PredictionLog, question: Question) -> Predict
         Unavailable: the pipeline's log is strict, and Pub/Sub does not answer.
     """
     read = question.read(serving.runtime)
+    if serving.challenger is None:
+        return _answer(serving.runtime, log, read, question)
+    if serving.pointer.shadow is not None:
+        answer = _answer(serving.runtime, log, read, question)
+        _offer_to_shadow(serving, read, question, answer)
+        return answer
     challenger = _challenger_for(serving, read)
     if challenger is None:
         return _answer(serving.runtime, log, read, question)
@@ -167,22 +187,37 @@ def _challenger_for(serving: Serving, read: Body) -> ServedRelease | None:
     return serving.challenger
 
 
+def _offer_to_shadow(serving: Serving, read: Body, question: Question, answer: PredictAnswer) -> None:
+    """The answer is logged and will be given, whatever happens here."""
+    challenger, wanted, shadows = serving.challenger, serving.pointer.shadow, serving.shadows
+    if challenger is None or wanted is None or shadows is None:
+        return
+    try:
+        first = answer.predictions[0].prediction_id if read.rows is None else serving.runtime.entity(read.rows[0])
+        if takes_challenger(wanted.version, first, wanted.share):
+            ids = [one.prediction_id for one in answer.predictions]
+            shadows.offer(Asked(challenger, question.read, ids, question.size()))
+    except Exception:
+        logger.exception("shadow not asked", extra={"pipeline": serving.pointer.pipeline})
+
+
 def _record_failure(release: Release, log: PredictionLog, rows: int, error: Exception) -> None:
-    facts = {"pipeline": release.pipeline, "version": release.version, "rows": rows, "error": str(error)}
+    facts = {"pipeline": release.pipeline, "version": release.version, "rows": rows, "error": tell_failure(error)}
     logger.error("challenger failed; the champion answered", extra=facts)
     log.count_failures(release.pipeline, release.version, rows)
 
 
 def _answer(served: ServedRelease, log: PredictionLog, read: Body, question: Question) -> PredictAnswer:
     release, began = served.release, time.perf_counter_ns()
-    entities = _entities(served, read)
-    encoded = read.encoded or _encode(served, read)
+    entities = find_entities(served, read)
+    encoded = served.encode(read)
     scores: list[float] = served.model.score(encoded.matrix).tolist()
-    _require_finite(release, scores)
+    require_finite(release, scores)
     explanations = _explain(served, encoded.matrix) if read.explain else [None] * len(scores)
     microseconds = (time.perf_counter_ns() - began) // 1000
     ids = _make_ids(len(scores))
-    logged = _logged(served, log, read, question, ids, entities, encoded.values, scores)
+    sampled = _sample(served, log, read, question)
+    logged = make_records(served, read, ids, entities, encoded.features, scores, sampled)
     strict = release.prediction_log.delivery == "strict"
     log.add(release.pipeline, release.version, logged, microseconds, strict=strict)
     threshold = release.threshold
@@ -193,11 +228,15 @@ def _answer(served: ServedRelease, log: PredictionLog, read: Body, question: Que
     return PredictAnswer(pipeline=release.pipeline, model_version=release.version, predictions=answers)
 
 
-def _encode(served: ServedRelease, read: Body) -> Encoded:
+def _sample(served: ServedRelease, log: PredictionLog, read: Body, question: Question) -> Mapping[int, dict[str, Any]]:
+    """The raw rows that are kept, by their position."""
     if read.rows is None:
-        return Encoded(served.model.encoder.encode_rows(read.features or []), read.features or [])
-    features = served.feature_rows(read.rows)
-    return Encoded(served.model.encoder.encode_rows(features), [_loggable(row) for row in features])
+        return {}
+    release = served.release
+    if not (chosen := log.sampler.choose(release.version, len(read.rows), release.prediction_log.sample)):
+        return {}
+    sent = question.sent()
+    return {position: sent[position] for position in chosen}
 
 
 def _explain(served: ServedRelease, matrix: Array) -> Sequence[Explanation]:
@@ -213,44 +252,8 @@ def _make_ids(rows: int) -> list[str]:
     return [f"{first}{position:03x}" for position in range(rows)]
 
 
-def _require_finite(release: Release, scores: list[float]) -> None:
-    """A link such as exp may overflow; JSON has no word for the result, and a client no use."""
-    row = next((row for row, score in enumerate(scores) if not math.isfinite(score)), None)
-    if row is not None:
-        raise PermanentError(f"release {release.version} gives {scores[row]} for row {row}, which is no prediction")
-
-
-def _entities(served: ServedRelease, read: Body) -> Sequence[str] | None:
-    """The entity key of each row; None where features came.
-
-    Raises:
-        BadInput: a key is one that etl would refuse in a file, and that Postgres could not index.
-    """
-    if read.rows is None:
-        return None
-    keys = [served.entity(row) for row in read.rows]
-    check_keys(served.release, keys, "rows")
-    return keys
-
-
 def _check_rows(columns: Sequence[Column], given: list[Any], name: str) -> list[tuple[Any, ...]]:
     return [tuple(row.values()) for row in check_objects(columns, given, name)]
-
-
-def check_keys(release: Release, keys: Sequence[str], name: str) -> None:
-    """Refuses keys that etl would refuse in a file, and that Postgres could not index.
-
-    Raises:
-        BadInput: names each of them by its position.
-    """
-    told = f"the entity key is longer than {MAX_KEY_BYTES} bytes; shorten {release.entity}"
-    refuse(
-        [
-            Problem(f"{name}[{position}]", told)
-            for position, key in enumerate(keys)
-            if len(key) * 4 > MAX_KEY_BYTES and len(key.encode()) > MAX_KEY_BYTES
-        ]
-    )
 
 
 def _feature_columns(release: Release) -> list[Column]:
@@ -258,47 +261,3 @@ def _feature_columns(release: Release) -> list[Column]:
         Column(name=feature.name, type="number" if feature.kind == "numeric" else "string", nullable=True)
         for feature in release.features
     ]
-
-
-def _logged(
-    served: ServedRelease,
-    log: PredictionLog,
-    read: Body,
-    question: Question,
-    ids: list[str],
-    entities: Sequence[str] | None,
-    values: Sequence[LoggedFeatures],
-    scores: list[float],
-) -> list[LoggedPrediction]:
-    served_at = datetime.now(UTC)
-    moments: Sequence[datetime | None] = [None] * len(ids)
-    keys: Sequence[str | None] = entities or [None] * len(ids)
-    rows = {}
-    if read.rows is not None:
-        moments = [served.event_time(row) for row in read.rows]
-        if chosen := log.sampler.choose(served.release.version, len(ids), served.release.prediction_log.sample):
-            sent = question.sent()
-            rows = {position: sent[position] for position in chosen}
-    return [
-        LoggedPrediction(
-            id=id_,
-            entity=entity,
-            event_time=moment or served_at,
-            served_at=served_at,
-            score=score,
-            features=row,
-            row=rows.get(position),
-        )
-        for position, (id_, entity, moment, row, score) in enumerate(
-            zip(ids, keys, moments, values, scores, strict=True)
-        )
-    ]
-
-
-def _loggable(row: Sequence[Any]) -> Sequence[float | str | None]:
-    return [value if value is None or type(value) is str else _finite(value) for value in row]
-
-
-def _finite(value: Any) -> float | None:
-    number = float(value)
-    return number if math.isfinite(number) else None

@@ -2,6 +2,7 @@
 
 import gc
 import os
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 from flask import Flask
@@ -19,6 +20,7 @@ from predictor.prediction_log import PredictionLog
 from predictor.sampling import Sampler
 from predictor.serving import Servings
 from predictor.settings import PredictorSettings, split_list
+from predictor.shadow import Shadows
 from predictor.state import StateFolder
 from predictor.supervisor import STATE_DIR
 
@@ -28,16 +30,20 @@ spend half its time on it."""
 
 
 def create() -> Flask:
-    """Makes the app of one worker process, and starts the thread that follows what the keeper fetches."""
+    """Makes the app of one worker process, and starts its threads: one follows what the keeper fetches, one scores
+    shadows."""
     settings = read_settings(PredictorSettings, os.environ)
     configure_logging("predictor", settings.log_level, settings.google_cloud_project)
     gc.set_threshold(GC_THRESHOLD)
     state = _state_folder()
     publisher = Publisher(settings.google_cloud_project)
-    servings = Servings(state)
     sampler = Sampler(settings.sample_share)
     log = PredictionLog(publisher, settings.spool, sampler, settings.spool_bytes, StateFolder(state))
+    shadows = Shadows(log)
+    servings = Servings(state, shadows)
     servings.start()
+    shadows.start()
+    Finalize(None, shadows.close, exitpriority=0)  # at the end of a process, whoever forked it
     budget = Budget(settings.max_pending_bytes)
     app = create_app(
         servings, log, publisher, make_verifier(settings), make_access(settings), budget, settings.dialect_options

@@ -1,8 +1,8 @@
 """Follows the pointers in the bucket, brings their releases into the cache, and tells the workers.
 
 A release is fetched whole and verified before anyone hears of it. One that cannot be had is refused: workers keep what
-they have, and the reason is told. While a canary runs its challenger is fetched after the champion; whatever becomes of
-it, the champion serves.
+they have, and the reason is told. While a canary or a shadow runs its challenger is fetched after the champion;
+whatever becomes of it, the champion serves.
 """
 
 import hashlib
@@ -104,15 +104,15 @@ class Pointers:
 
     def _bring_in(self, pipeline: str, pointer: Pointer) -> None:
         champion = self._fetch(pointer.path, pointer.sha256)
-        before, wanted = self._notice(pipeline), pointer.challenger
-        had = before.pointer.challenger if before.pointer else None
+        before, wanted = self._notice(pipeline), pointer.tried
+        had = before.pointer.tried if before.pointer else None
         kept = before.challenger if wanted and had and wanted.sha256 == had.sha256 else None
         self._tell(pipeline, pointer=pointer, champion=champion, challenger=kept, refused=None)
 
     def _bring_in_challenger(self, pipeline: str) -> bool:
         """Whether nothing is to be gained by trying again."""
         notice = self._notice(pipeline)
-        wanted = notice.pointer.challenger if notice.pointer else None
+        wanted = notice.pointer.tried if notice.pointer else None
         if wanted is None:
             self._tell(pipeline, challenger=None, refused_challenger=None)
             return True

@@ -93,26 +93,28 @@ class PredictionLog:
         microseconds: int = 0,
         *,
         strict: bool = False,
+        shadow: bool = False,
     ) -> None:
         """Takes predictions over, and the time that was spent on them; they are on disk when this returns.
 
         Args:
             strict: they are published when this returns, and are in no spool.
+            shadow: nobody was answered with them.
 
         Raises:
             Unavailable: `strict`, and Pub/Sub does not answer.
         """
         for start in range(0, len(predictions), BATCH_ROWS):
             some = predictions[start : start + BATCH_ROWS]
-            header = Header(pipeline, model_version, len(some), 0 if start else microseconds)
+            header = Header(pipeline, model_version, len(some), 0 if start else microseconds, shadow=shadow)
             if strict:
                 self._publish_now(Record(header, _encode(some)))
             else:
                 self._append(header, _encode(some))
 
-    def count_failures(self, pipeline: str, model_version: str, rows: int) -> None:
+    def count_failures(self, pipeline: str, model_version: str, rows: int, *, shadow: bool = False) -> None:
         """Counts rows that a challenger could not answer; told with the next predictions."""
-        self._append(Header(pipeline, model_version, failures=rows), b"")
+        self._append(Header(pipeline, model_version, failures=rows, shadow=shadow), b"")
 
     def counts(self) -> LogCounts:
         """What became of this worker's predictions, and what the keeper did."""
@@ -145,7 +147,7 @@ class PredictionLog:
 
     def _publish_now(self, record: Record) -> None:
         header = record.header
-        self._publisher.publish(make_message(header.pipeline, header.model_version, [record], uuid4()))
+        self._publisher.publish(make_message(header, [record], uuid4()))
         with self._lock:
             self.added += header.rows
             self._strict += header.rows

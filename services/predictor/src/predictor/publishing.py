@@ -14,7 +14,7 @@ import msgspec
 from esteira.events import Message, PredictionsServed, envelop
 from esteira.exceptions import PermanentError, TransientError
 from esteira.publisher import Publisher
-from predictor.spool import SPOOL_BYTES, Lock, Record, find_spools, lock_root, lock_spool, remove_spool
+from predictor.spool import SPOOL_BYTES, Header, Lock, Record, find_spools, lock_root, lock_spool, remove_spool
 from predictor.spool_reader import Batch, SpoolReader
 from predictor.state import LogState
 
@@ -169,18 +169,28 @@ def _has_ended(folder: Path) -> bool:
 
 
 def make_messages(batch: Batch) -> list[Message]:
-    """One for each release; under a canary the records of two alternate."""
-    releases: dict[tuple[str, str], list[Record]] = {}
-    for record in (record for record in batch.records if record.header.pipeline):
-        releases.setdefault((record.header.pipeline, record.header.model_version), []).append(record)
-    return [make_message(*release, records, batch.event_id(*release)) for release, records in releases.items()]
+    """One for each release, answers and shadows apart; while one is tried out the records of two alternate."""
+    releases: dict[tuple[str, str, bool], list[Record]] = {}
+    for head, record in ((record.header, record) for record in batch.records if record.header.pipeline):
+        releases.setdefault((head.pipeline, head.model_version, head.shadow), []).append(record)
+    return [
+        make_message(records[0].header, records, batch.event_id(pipeline, version, shadow=shadow))
+        for (pipeline, version, shadow), records in releases.items()
+    ]
 
 
-def make_message(pipeline: str, model_version: str, records: list[Record], event_id: UUID) -> Message:
-    """The event without decoding what is JSON already."""
+def make_message(head: Header, records: list[Record], event_id: UUID) -> Message:
+    """The event without decoding what is JSON already.
+
+    Args:
+        head: of any of the records: what they have in common.
+        records: of one release.
+        event_id: the event's identity.
+    """
     event = PredictionsServed(
-        pipeline=pipeline,
-        model_version=model_version,
+        pipeline=head.pipeline,
+        model_version=head.model_version,
+        shadow=head.shadow,
         predictions=[],
         failures=sum(record.header.failures for record in records),
         microseconds=sum(record.header.microseconds for record in records),

@@ -9,7 +9,7 @@ import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from flask.testing import FlaskClient
@@ -19,7 +19,7 @@ from esteira.exceptions import EsteiraError
 from esteira.publisher import Publisher
 from esteira.release import MANIFEST, Pointer, Release
 from esteira.runtime import SMOKE_TOLERANCE
-from esteira.samples import Sample
+from esteira.samples import Sample, SampledPrediction
 from predictor.app import create_app
 from predictor.decoding import MAX_ROWS
 from predictor.prediction_log import LoggedPrediction, PredictionLog
@@ -34,10 +34,12 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     row: dict[str, Any]
+    """A raw row; or the features, where columns of the raw row are not logged."""
     score: float
     label: bool | None
     features: list[float | str | None] | None
     """None where only the score was recorded."""
+    kind: Literal["rows", "features"] = "rows"
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +70,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Recorded and new score of each row."""
     code: str
     """The folder of the code that answered."""
+    by_features: int = 0
+    """Of the rows, those that were sent as features, for their raw rows are not logged whole: features.sql did not
+    run for them."""
 
     @property
     def passed(self) -> bool:
@@ -90,6 +95,7 @@ class RecordingLog(PredictionLog):
         microseconds: int = 0,  # noqa: ARG002
         *,
         strict: bool = False,  # noqa: ARG002
+        shadow: bool = False,  # noqa: ARG002
     ) -> None:
         """Takes the place of what was kept before."""
         self.last = predictions
@@ -151,8 +157,10 @@ class Replay:
             answered.append(row)
             self.scores.append((row.score, body["predictions"][0]["score"]))
             found += self._compare(row, body["predictions"][0], self._log.last[0], "")
-        for start in range(0, len(answered), MAX_ROWS):
-            found += self._together(answered[start : start + MAX_ROWS])
+        for kind in ("rows", "features"):
+            alike = [row for row in answered if row.kind == kind]
+            for start in range(0, len(alike), MAX_ROWS):
+                found += self._together(alike[start : start + MAX_ROWS])
         return found
 
     def _together(self, rows: list[Expected]) -> list[Difference]:
@@ -164,7 +172,7 @@ class Replay:
         return [found for row, answer, logged in triples for found in self._compare(row, answer, logged, "batch.")]
 
     def _send(self, rows: Sequence[Expected]) -> tuple[int, Any]:
-        body = msgspec.json.encode({"rows": [row.row for row in rows]})
+        body = msgspec.json.encode({rows[0].kind: [row.row for row in rows]})
         address = f"/pipelines/{self._release.pipeline}/predict"
         answer = self._client.post(address, data=body, content_type="application/json")
         return answer.status_code, msgspec.json.decode(answer.data)
@@ -212,7 +220,7 @@ def replay(folder: Path, sample: Sample | None, tolerance: float) -> Report:
     digest = hashlib.sha256(manifest).hexdigest()
     release = msgspec.json.decode(manifest, type=Release)
     recorded = sample is not None and bool(sample.predictions)
-    expected = _from_sample(sample) if sample is not None and recorded else _from_example(release)
+    expected = _from_sample(sample, release) if sample is not None and recorded else _from_example(release)
     tolerance = tolerance if recorded else max(tolerance, SMOKE_TOLERANCE)
     found: list[Difference] = []
     scores: list[tuple[float, float | None]] = []
@@ -236,6 +244,7 @@ def replay(folder: Path, sample: Sample | None, tolerance: float) -> Report:
         refused=refused,
         differences=found[:MAX_DIFFERENCES],
         scores=scores,
+        by_features=sum(row.kind == "features" for row in expected),
         code=str(Path(predictor.__file__).parent),
     )
 
@@ -247,10 +256,16 @@ def _unproved(folder: Path, digest: str) -> ServedRelease | None:
         return None
 
 
-def _from_sample(sample: Sample) -> list[Expected]:
-    return [
-        Expected(id=str(p.id), row=p.row, score=p.score, label=p.label, features=p.features) for p in sample.predictions
-    ]
+def _from_sample(sample: Sample, release: Release) -> list[Expected]:
+    return [_recorded(prediction, release) for prediction in sample.predictions]
+
+
+def _recorded(p: SampledPrediction, release: Release) -> Expected:
+    whole = Expected(id=str(p.id), row=p.row, score=p.score, label=p.label, features=p.features)
+    if release.redaction.has_clear_row(p.id):
+        return whole
+    named = {feature.name: value for feature, value in zip(release.features, p.features, strict=True)}
+    return msgspec.structs.replace(whole, row=named, kind="features")
 
 
 def _from_example(release: Release) -> list[Expected]:

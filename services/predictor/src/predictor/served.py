@@ -8,7 +8,8 @@ from typing import Any
 
 from esteira.runtime import ReleaseRuntime
 from esteira.schema import Value, entity_key
-from predictor.decoding import BodyDecoder
+from predictor.decoding import Body, BodyDecoder, Encoded
+from predictor.redaction import Redactor, make_redactor
 
 
 class ServedRelease(ReleaseRuntime):
@@ -17,9 +18,18 @@ class ServedRelease(ReleaseRuntime):
     def __init__(self, folder: Path, manifest_sha256: str | None = None) -> None:
         super().__init__(folder, manifest_sha256)
         columns = [column.name for column in self.release.columns if column.known == "before"]
-        self.decoder = BodyDecoder(self.release.columns, self.release.features)
+        self.redactor: Redactor | None = make_redactor(self.release)
+        straight = self.redactor is None
+        self.decoder = BodyDecoder(self.release.columns, self.release.features, straight=straight)
         self._entity = _getter([columns.index(name) for name in self.release.entity])
         self._event_time = columns.index(self.release.event_time) if self.release.event_time else None
+
+    def encode(self, read: Body) -> Encoded:
+        """The rows of a body as the model takes them."""
+        if read.encoded is not None:
+            return read.encoded
+        features = self.feature_rows(read.rows) if read.rows is not None else read.features or []
+        return Encoded(self.model.encoder.encode_rows(features), features)
 
     def entity(self, row: Sequence[Value]) -> str:
         """The entity key of a row of typed values, in the order of the columns."""

@@ -1,8 +1,8 @@
 """Which release serves each pipeline in this worker: what the keeper fetched, brought to life.
 
 A new release is loaded and smoke-tested beside the old one, and only then swapped in; requests under way keep the one
-they began with. A release that fails is refused: the old one stays, and the reason is shown. While a canary runs, its
-challenger is loaded beside the champion, and after it; whatever becomes of the challenger, the champion serves.
+they began with. A release that fails is refused: the old one stays, and the reason is shown. While a canary or a shadow
+runs, its challenger is loaded beside the champion, and after it; whatever becomes of that, the champion serves.
 """
 
 import logging
@@ -18,6 +18,7 @@ from esteira.release import Challenger, Pointer
 from esteira.release_files import find_damage
 from predictor.hints import LOOK, VERIFY, Mouth
 from predictor.served import ServedRelease
+from predictor.shadow import Shadows
 from predictor.state import Fetched, Notice, Refusal, StateFolder
 
 logger = logging.getLogger(__name__)
@@ -28,11 +29,14 @@ AGAIN_SECONDS = 2.0
 
 
 class Serving(msgspec.Struct, frozen=True):
-    """A release in service, the pointer that named it, and the challenger of a canary."""
+    """A release in service, the pointer that named it, and the release that is tried out."""
 
     pointer: Pointer
     runtime: ServedRelease
     challenger: ServedRelease | None = None
+    """Answers for its share; where the pointer names it as the shadow, it never answers."""
+    shadows: Shadows | None = None
+    """Take what a shadow is to score."""
 
     @property
     def is_strict(self) -> bool:
@@ -46,12 +50,14 @@ class Servings:
     A replaced release gives its memory back with the last request that uses it: nothing else refers to it.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, shadows: Shadows | None = None) -> None:
         """Starts nothing.
 
         Args:
             state: the folder through which the keeper tells what it fetched.
+            shadows: take what shadows are to score; without them a pointer's shadow is brought in, and never asked.
         """
+        self.shadows = shadows
         self._state = StateFolder(state)
         self._keeper = Mouth(state)
         self._servings: dict[str, Serving] = {}
@@ -182,8 +188,8 @@ class Servings:
         """
         loaded = self._loaded(pipeline)
         runtime = loaded.get(pointer.sha256) or _load(pipeline, champion, pointer.sha256)
-        wanted = pointer.challenger
-        self._put(pipeline, Serving(pointer, runtime, loaded.get(wanted.sha256) if wanted else None))
+        wanted = pointer.tried
+        self._put(pipeline, Serving(pointer, runtime, loaded.get(wanted.sha256) if wanted else None, self.shadows))
         self._refusals = {name: refusal for name, refusal in self._refusals.items() if name != pipeline}
         if wanted is None or challenger is None or wanted.sha256 in loaded:
             self._clear_challenger(pipeline)
@@ -202,7 +208,7 @@ class Servings:
             logger.exception("challenger not brought in", extra={"pipeline": pipeline})
             self._refuse_challenger(pipeline, wanted.version, f"{type(error).__name__}: {error}")
             return False
-        self._put(pipeline, Serving(serving.pointer, serving.runtime, challenger))
+        self._put(pipeline, Serving(serving.pointer, serving.runtime, challenger, self.shadows))
         self._clear_challenger(pipeline)
         return True
 
@@ -220,8 +226,8 @@ class Servings:
         if current is None:
             return {}
         found = {current.pointer.sha256: current.runtime}
-        if current.challenger is not None and current.pointer.challenger is not None:
-            found[current.pointer.challenger.sha256] = current.challenger
+        if current.challenger is not None and current.pointer.tried is not None:
+            found[current.pointer.tried.sha256] = current.challenger
         return found
 
     def _put(self, pipeline: str, serving: Serving) -> None:

@@ -37,6 +37,7 @@ class Header(msgspec.Struct, frozen=True, array_like=True):
     rows: int = 0
     microseconds: int = 0
     failures: int = 0
+    shadow: bool = False
 
 
 class Record(msgspec.Struct, frozen=True):

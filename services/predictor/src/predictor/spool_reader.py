@@ -25,9 +25,9 @@ class Batch(msgspec.Struct, frozen=True):
     records: list[Record]
     rows: int
 
-    def event_id(self, pipeline: str, model_version: str) -> UUID:
-        """The identity of the event that tells of the batch's records of one release."""
-        return uuid5(_NAMESPACE, f"{self.place}/{pipeline}/{model_version}")
+    def event_id(self, pipeline: str, model_version: str, *, shadow: bool = False) -> UUID:
+        """The identity of the event that tells of the batch's records of one release, answers or shadows."""
+        return uuid5(_NAMESPACE, f"{self.place}/{pipeline}/{model_version}{'/shadow' if shadow else ''}")
 
 
 class SpoolReader:

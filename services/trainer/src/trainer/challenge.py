@@ -107,14 +107,15 @@ def judge(pipeline: LoadedPipeline, defender: Defender, rows: pd.DataFrame, labe
 
 
 def first_share(pipeline: LoadedPipeline, defender: Defender) -> float | None:
-    """Of entities that an approved release shall answer for at once; None leaves that to a person.
+    """Of entities that an approved release shall answer for at once, or score; None leaves that to a person.
 
     A first release has no champion to challenge, and is promoted.
     """
     spec = pipeline.spec
     if spec.promotion == "manual" or defender.reason:
         return None
-    return spec.canary.share if spec.promotion == "canary" and defender.champion is not None else 1.0
+    tried_out = spec.promotion in ("canary", "shadow") and defender.champion is not None
+    return spec.canary.share if tried_out else 1.0
 
 
 def _texts(rows: pd.DataFrame, name: str) -> npt.NDArray[Any]:

@@ -1,4 +1,4 @@
-"""What operators do to the promotion ledger: promote, begin a canary, roll back, look."""
+"""What operators do to the promotion ledger: promote, begin a canary or shadow, roll back, look."""
 
 import logging
 from typing import Annotated, Any
@@ -24,6 +24,8 @@ class PromotionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     version: Text
     share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    shadow: bool = False
+    """Whether the challenger scores its share without answering."""
     expected_generation: int | None = None
     """Of the ledger that the caller has seen; None takes any."""
     reason: Text
@@ -32,7 +34,7 @@ class PromotionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class RollbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The canary to be ended, or the previous champion to be brought back."""
+    """The canary or shadow to be ended, or the previous champion to be brought back."""
 
     expected_generation: int | None = None
     reason: Text
@@ -57,9 +59,10 @@ class Promoter:
             return repository.list_promotions(session, pipeline, LISTED)
 
     def promote(self, pipeline: str, wanted: PromotionRequest, operator: str | None) -> dict[str, Any]:
-        """Promotes a release or begins its canary; gives what the ledger says then.
+        """Promotes a release, or begins its canary or shadow; gives what the ledger says then.
 
         Raises:
+            BadInput: a shadow is to have a share of 1.
             UnknownPipeline, NotFound: there is no such pipeline, or release.
             Conflict: the ledger went on meanwhile, or the release is the champion already.
         """
@@ -74,13 +77,14 @@ class Promoter:
                 by=by,
                 expected_generation=wanted.expected_generation,
                 share=wanted.share,
+                shadow=wanted.shadow,
             )
             answer = _standing(session, pipeline)
         self._carry(pipeline, {**answer, "by": by, "reason": wanted.reason})
         return answer
 
     def rollback(self, pipeline: str, wanted: RollbackRequest, operator: str | None) -> dict[str, Any]:
-        """Ends the canary that runs, or else brings the previous champion back; gives what the ledger says then.
+        """Ends the canary or shadow that runs, or else brings the previous champion back; gives the ledger's word then.
 
         Raises:
             UnknownPipeline, NotFound: there is no such pipeline, or nothing was promoted yet.
@@ -111,4 +115,5 @@ def _standing(session: Session, pipeline: str) -> dict[str, Any]:
         "champion": standing.champion.version if standing.champion else None,
         "challenger": challenger.version if challenger else None,
         "share": challenger.share if challenger else 1.0,
+        "shadow": challenger is not None and challenger.shadow,
     }

@@ -10,6 +10,7 @@ import msgspec
 from esteira.bucket import Bucket
 from esteira.dataset import Manifest
 from esteira.exceptions import Conflict, ReleaseRefused, Unavailable
+from esteira.lineage import find_redaction
 from esteira.pipeline import LoadedPipeline
 from esteira.release import MANIFEST, Dataset, Gate, Release, release_path
 from esteira.runtime import ReleaseRuntime
@@ -120,6 +121,7 @@ def _describe(
         columns=[column for column in origin.pipeline.columns if column.known == "before"],
         prediction_log=spec.prediction_log,
         null_values=spec.null_values,
+        redaction=find_redaction(origin.pipeline, origin.statement),
         features=matrices.features,
         statement=origin.statement.sql,
         reference=reference,

@@ -238,7 +238,7 @@ def list_runs(session: Session, pipeline: str, limit: int) -> list[dict[str, Any
 
 
 def list_promotions(session: Session, pipeline: str, limit: int) -> list[dict[str, Any]]:
-    """The newest promotions and canaries first, with the metrics of their releases."""
+    """The newest promotions, canaries and shadows first, with the metrics of their releases."""
     of_release = and_(releases.c.pipeline == promotions.c.pipeline, releases.c.version == promotions.c.release_version)
     query = select(promotions, releases.c.metrics).join(releases, of_release).where(promotions.c.pipeline == pipeline)
     rows = session.execute(query.order_by(promotions.c.generation.desc()).limit(limit)).mappings()

@@ -28,7 +28,9 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     release: NewRelease | None = None
     """Where it is released."""
     share: float | None = None
-    """Of entities that a release shall answer for: 1 promotes it, less begins a canary, None does neither."""
+    """Of entities that a release shall answer for: 1 promotes it, less tries it out, None does neither."""
+    shadow: bool = False
+    """Whether it is tried out in the champion's shadow, not by canary."""
     expected_generation: int | None = None
     """Of the champion that the release was compared with; where it is to be promoted."""
 
@@ -74,6 +76,7 @@ def _release(session: Session, run: TrainingRun, ending: Ending, release: NewRel
             by=SOURCE,
             expected_generation=ending.expected_generation,
             share=ending.share,
+            shadow=ending.shadow and ending.share < 1,
         )
 
 

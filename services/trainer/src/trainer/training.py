@@ -155,6 +155,7 @@ class Training:
             mlflow_run_id=attempt.origin.mlflow_run_id,
             release=None if status == "rejected" else self._release(attempt),
             share=first_share(self._pipeline, judgement.defender),
+            shadow=self._pipeline.spec.promotion == "shadow",
             expected_generation=judgement.defender.generation,
         )
         settle(self._workshop.engine, self._lease, self._run, ending)

@@ -23,10 +23,33 @@ def native_paths(release: Release) -> dict[str, Any]:
     """Predict and feedback of one pipeline, and what the predictor says of it."""
     name, base = release.pipeline, f"/pipelines/{release.pipeline}"
     return {
-        base: {"get": operation(f"Schema and champion of {name}", name, _ANY)},
+        base: {"get": operation(f"Schema, champion and challenger of {name}", name, _described())},
         f"{base}/predict": {"post": _predict(release)},
         f"{base}/feedback": {"post": _feedback(release)},
     }
+
+
+def _described() -> dict[str, Any]:
+    """What `handlers.describe` gives; of its members those that clients act on."""
+    text, count = {"type": "string"}, {"type": "integer"}
+    rows = object_of({"scored": count, "failed": count, "dropped": count})
+    challenger = object_of(
+        {
+            "version": text,
+            "mode": {
+                "type": "string",
+                "enum": ["canary", "shadow"],
+                "description": "a shadow scores and never answers",
+            },
+            "share": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+            "reason": text,
+            "serving": {"type": "boolean"},
+            "refused": {"type": ["string", "null"]},
+        },
+        rows={**rows, "description": "of a shadow, in this worker"},
+    )
+    tried = {"anyOf": [challenger, {"type": "null"}], "description": "while a canary or shadow runs"}
+    return object_of({"pipeline": text, "champion": object_of({"version": text}), "challenger": tried, "log": _ANY})
 
 
 def common_paths() -> dict[str, Any]:

@@ -252,7 +252,7 @@ class OnnxModel(Model):
 
 
 def _load(data: bytes) -> "onnxruntime.InferenceSession":
-    import onnxruntime  # 25 MB and a quarter of a second that trees do without
+    import onnxruntime  # 20 MB that trees do without
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-import psutil
 import pytest
 from google.cloud.pubsub_v1 import PublisherClient, SubscriberClient
 
 from esteira.bucket import Bucket
 from esteira.events import PredictionsServed, decode
 from esteira.release import Challenger, pointer_path, release_path
-from integration.predictor.test_process import DEADLINE, WORKERS, Server, server, wait_until
+from integration.predictor.test_process import server
 from predictor.arms import takes_challenger
+from predictor_processes import DEADLINE, WORKERS, Server, wait_until
 from releases import BuiltRelease, build_release, raw_rows
 
 __all__ = ["server"]
@@ -87,7 +87,7 @@ def test_told_to_end_it_scores_the_shadows_that_wait_and_logs_them_beside_the_an
 def test_a_worker_that_is_killed_loses_shadows_at_most_and_none_is_told_twice(shadowed: Server, log: Log) -> None:
     for _ in range(40):
         shadowed.predict()
-    for worker in psutil.Process(shadowed.process.pid).children():
+    for worker in shadowed.workers():
         worker.kill()
     wait_until(lambda: shadowed.log.read_text().count('"challenger":"v2"') >= 2 * WORKERS)
     for _ in range(20):

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from esteira.bucket import Bucket
 from esteira.events import PredictionsServed, decode
 from esteira.exceptions import Unavailable
 from esteira.release import Challenger, LogRules, Pointer
@@ -26,8 +25,9 @@ from predictor.sampling import Sampler
 from predictor.served import ServedRelease
 from predictor.serving import Serving, Servings
 from predictor.shadow import Asked, Shadows
-from predictor.spool import Batch, Header, SpoolReader, SpoolWriter
-from publishers import Mailbox
+from predictor.spool import Header, SpoolWriter
+from predictor.spool_reader import Batch, SpoolReader
+from publishers import Mailbox, publish_spools
 from releases import BuiltRelease, build_release, raw_rows, write_manifest
 
 DEADLINE = 20.0
@@ -53,11 +53,15 @@ class HeldUp:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._served, name)
 
-    def score_rows(self, rows: Any) -> Any:
+    @property
+    def model(self) -> Any:
+        return self
+
+    def score(self, matrix: Any) -> Any:
         assert self.may_go.wait(DEADLINE)
         if self.error:
             raise self.error
-        return self._served.score_rows(rows)
+        return self._served.model.score(matrix)
 
 
 class Site:
@@ -65,20 +69,19 @@ class Site:
 
     def __init__(self, folder: Path, one: BuiltRelease, two: BuiltRelease, rows: int = 2000, **log: Any) -> None:
         self.mailbox = Mailbox()
-        self.log = PredictionLog(self.mailbox, 60, folder / "spool", **log)  # type: ignore[arg-type]
+        self.spool = folder / "spool"
+        self.log = PredictionLog(self.mailbox, self.spool, **log)  # type: ignore[arg-type]
         self.shadows = Shadows(self.log, rows)
-        self.servings = Servings(Bucket("none", "none", "http://127.0.0.1:1"), folder, 60, shadows=self.shadows)
+        self.servings = Servings(folder, self.shadows)
         self.one, self.two = one, two
-        for built in (one, two):
-            if not (folder / built.sha256).exists():
-                (folder / built.sha256).symlink_to(built.folder)
         self.client = create_app(self.servings, self.log, self.mailbox, None).test_client()  # type: ignore[arg-type]
         self.point(0.999)
 
     def point(self, share: float | None) -> None:
         two = self.two.pointer()
         tried = share and Challenger(version="v2", path=two.path, sha256=two.sha256, share=share, reason="beats v1")
-        self.servings.serve("shop", msgspec.structs.replace(self.one.pointer(), shadow=tried or None))
+        pointer = msgspec.structs.replace(self.one.pointer(), shadow=tried or None)
+        self.servings.serve("shop", pointer, self.one.folder, self.two.folder if share else None)
 
     def hold_up(self) -> HeldUp:
         serving = self.servings.get("shop")
@@ -95,7 +98,7 @@ class Site:
     def settle(self) -> list[PredictionsServed]:
         """What is published once nothing waits any more."""
         wait_until(lambda: self.shadows.waiting == 0)
-        self.log.flush()
+        publish_spools(self.mailbox, self.spool)
         return [decode(PredictionsServed, m.data, m.attributes) for m in self.mailbox.messages]
 
     def counts(self) -> tuple[int, int, int]:
@@ -302,15 +305,14 @@ def test_a_pointer_of_before_shadows_is_read(releases: tuple[BuiltRelease, Built
 def test_answers_and_shadows_of_one_release_are_told_apart(tmp_path: Path) -> None:
     """Promoted meanwhile: the release answers already while its last shadows wait to be published."""
     mailbox = Mailbox()
-    log = PredictionLog(mailbox, 60, tmp_path)  # type: ignore[arg-type]
+    log = PredictionLog(mailbox, tmp_path)  # type: ignore[arg-type]
     log.count_failures("shop", "v2", 1)
     log.count_failures("shop", "v2", 2, shadow=True)
     log.count_failures("shop", "v2", 3)
-    log.flush()
+    publish_spools(mailbox, tmp_path)
     told = [decode(PredictionsServed, m.data, m.attributes) for m in mailbox.messages]
     assert [(event.shadow, event.failures) for event in told] == [(False, 4), (True, 2)]
     assert len({message.attributes["ce-id"] for message in mailbox.messages}) == 2
-    log.close()
 
 
 def test_after_a_crash_shadows_are_told_again_under_the_same_id(tmp_path: Path) -> None:

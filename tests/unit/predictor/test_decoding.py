@@ -140,7 +140,7 @@ def test_features_that_are_taken_have_the_values_of_the_rules(row: dict[str, str
         return
     assert expected is not None
     assert same(found.encoded.matrix.tolist(), ENCODER.encode_rows(expected).tolist())
-    assert [[*map(plain, msgspec.json.decode(row))] for row in found.encoded.values] == [[*map(plain, expected[0])]]
+    assert [[*map(plain, msgspec.json.decode(row))] for row in found.encoded.features] == [[*map(plain, expected[0])]]
 
 
 def plain(value: Any) -> Any:
@@ -153,7 +153,7 @@ def test_ordinary_features_go_straight_into_the_matrix() -> None:
     assert found.encoded is not None
     nan = float("nan")
     assert repr(found.encoded.matrix.tolist()) == repr([[1.0, -2.5, 1.0], [nan, nan, nan], [nan, nan, nan]])
-    assert [*map(bytes, found.encoded.values)] == [b'[1,-2.5e0,"v"]', b"[null,null,null]", b"[null,null,null]"]
+    assert [*map(bytes, found.encoded.features)] == [b'[1,-2.5e0,"v"]', b"[null,null,null]", b"[null,null,null]"]
 
 
 @pytest.mark.parametrize("text", ['"unseen"', '"\\u0075"'])

@@ -28,6 +28,8 @@ CROWDED_BYTES = 128 << 10
 """Of predictions that wait: so many are published at once."""
 ENDED_SECONDS = 1.0
 """After which the predictions of a worker that has ended are published, however long others may wait."""
+AGAIN_SECONDS = 1.0
+"""After a failure."""
 BEGIN_SECONDS = 5.0
 """For so long publishing waits for the first release."""
 ORPHAN_SECONDS = 9.0
@@ -105,7 +107,8 @@ class Publishing(threading.Thread):
                 continue
             if self._is_due(time.monotonic() - flushed):
                 flushed = time.monotonic()
-                self._publish()
+                if not self._publish():
+                    self._ending.wait(AGAIN_SECONDS)
         while not self._publish() or (self._orphaned and self._spools.has_living()):
             time.sleep(TICK_SECONDS / 5)
 

@@ -107,8 +107,7 @@ class Publishing(threading.Thread):
                 continue
             if self._is_due(time.monotonic() - flushed):
                 flushed = time.monotonic()
-                if not self._publish():
-                    self._ending.wait(AGAIN_SECONDS)
+                self._publish()
         while not self._publish() or (self._orphaned and self._spools.has_living()):
             time.sleep(TICK_SECONDS / 5)
 
@@ -129,19 +128,18 @@ class Publishing(threading.Thread):
         return waited >= ENDED_SECONDS and self._spools.has_ended()
 
     def _publish(self) -> bool:
-        """Whether all that lay there is published."""
+        """Whether nothing is left."""
         try:
-            done = self._spools.publish()
-            self._tell()
+            return self._spools.publish()
         except TransientError as error:
-            self._tell()
-            facts = {"waiting_bytes": self._told.waiting_bytes, "error": str(error)}
+            facts = {"waiting_bytes": self._spools.waiting(), "error": str(error)}
             logger.warning("prediction log waits", extra=facts)
-            return False
         except Exception:
             logger.exception("prediction log failed")
-            return False
-        return done
+        finally:
+            self._tell()
+        self._ending.wait(AGAIN_SECONDS)
+        return False
 
     def _tell(self) -> None:
         if (state := self._spools.state()) != self._told:

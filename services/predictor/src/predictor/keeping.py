@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from esteira.bucket import Bucket
@@ -123,9 +124,12 @@ class Publishing(threading.Thread):
         return self._spools.count_waiting() if self.is_alive() and self._spools.is_mine else 0
 
     def _is_due(self, waited: float) -> bool:
-        if waited >= self._flush_seconds or self._spools.waiting() >= CROWDED_BYTES:
+        try:
+            if waited >= self._flush_seconds or self._spools.waiting() >= CROWDED_BYTES:
+                return True
+            return waited >= ENDED_SECONDS and self._spools.has_ended()
+        except OSError:  # publishing meets it too, and says it
             return True
-        return waited >= ENDED_SECONDS and self._spools.has_ended()
 
     def _publish(self) -> bool:
         """Whether nothing is left."""
@@ -142,9 +146,10 @@ class Publishing(threading.Thread):
         return False
 
     def _tell(self) -> None:
-        if (state := self._spools.state()) != self._told:
-            self._state.write_log(state)
-            self._told = state
+        with suppress(OSError):  # a full disk, say: it is only told
+            if (state := self._spools.state()) != self._told:
+                self._state.write_log(state)
+                self._told = state
 
 
 def keep(environ: Mapping[str, str]) -> None:

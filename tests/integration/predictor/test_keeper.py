@@ -1,5 +1,7 @@
 """The keeper's life beside workers that answer: killed, doubled, orphaned, cut off."""
 
+import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -225,6 +227,22 @@ def test_a_hint_reaches_every_worker(bucket: Bucket, pubsub_project: str, tmp_pa
         with urlopen(Request(f"{server.url}/events/model-promoted", body), timeout=10) as answer:  # noqa: S310
             assert answer.status == 204
         wait_until(lambda: server.log.read_text().count('"version":"v2"') == WORKERS)
+    finally:
+        server.stop()
+
+
+def test_an_admin_sees_what_the_bucket_says_now(bucket: Bucket, pubsub_project: str, tmp_path: Path) -> None:
+    keys = f"ops {hashlib.sha256(b'secret').hexdigest()} admin"
+    environ = environment(bucket.name, pubsub_project, tmp_path) | {"POINTER_POLL_SECONDS": "600", "API_KEYS": keys}
+    server = Server(environ | {"WEB_CONCURRENCY": "1"}, tmp_path / "log")
+    try:
+        wait_until(lambda: server.log.read_text().count("release in service") == 1 and server.status() == 200)
+        newer = build_release(tmp_path / "newer", "v2", seed=2)
+        newer.upload(bucket)
+        newer.promote(bucket, 2)
+        refresh = Request(f"{server.url}/admin/refresh", b"", {"X-Api-Key": "secret"})  # noqa: S310
+        with urlopen(refresh, timeout=20) as answer:  # noqa: S310
+            assert json.load(answer)["pipelines"] == [{"pipeline": "shop", "version": "v2", "generation": 2}]
     finally:
         server.stop()
 

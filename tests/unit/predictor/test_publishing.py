@@ -4,11 +4,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from esteira.events import Message
 from esteira.exceptions import BadInput, Unavailable
 from predictor import publishing
 from predictor.prediction_log import PredictionLog
@@ -131,6 +133,38 @@ def test_workers_take_turns(spools: SpoolPublisher, mailbox: Mailbox, tmp_path: 
     quiet.add("shop", "v2", logged(1))
     spools.publish()
     assert "v2" in [event.model_version for event in mailbox.events()][:2]
+
+
+def test_the_batches_of_workers_are_under_way_together(tmp_path: Path) -> None:
+    class Slow(Mailbox):
+        both = threading.Barrier(2, timeout=20)
+
+        def publish(self, message: Message) -> None:
+            self.both.wait()
+            super().publish(message)
+
+    mailbox = Slow()
+    workers = [PredictionLog(Mailbox(), tmp_path) for _ in range(2)]  # type: ignore[arg-type]
+    for worker in workers:
+        worker.add("shop", "v1", logged(2))
+    spools = SpoolPublisher(mailbox, tmp_path)  # type: ignore[arg-type]
+    assert spools.publish()
+    spools.close()
+    assert len(mailbox.messages) == 2
+
+
+def test_where_one_worker_cannot_be_published_the_other_is(
+    spools: SpoolPublisher, mailbox: Mailbox, tmp_path: Path
+) -> None:
+    workers = [PredictionLog(Mailbox(), tmp_path) for _ in range(2)]  # type: ignore[arg-type]
+    for first, worker in enumerate(workers):
+        worker.add("shop", "v1", logged(1, first))
+    mailbox.errors = [Unavailable("away"), None]
+    with pytest.raises(Unavailable):
+        spools.publish()
+    assert (len(mailbox.messages), spools.published, spools.count_waiting()) == (1, 1, 1)
+    assert spools.publish()
+    assert sorted(mailbox.scores()) == [0, 1]
 
 
 def test_the_spool_of_a_worker_goes_with_its_worker(

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from esteira.bucket import Bucket
@@ -28,6 +29,8 @@ CROWDED_BYTES = 128 << 10
 """Of predictions that wait: so many are published at once."""
 ENDED_SECONDS = 1.0
 """After which the predictions of a worker that has ended are published, however long others may wait."""
+AGAIN_SECONDS = 1.0
+"""After a failure."""
 BEGIN_SECONDS = 5.0
 """For so long publishing waits for the first release."""
 ORPHAN_SECONDS = 9.0
@@ -121,29 +124,32 @@ class Publishing(threading.Thread):
         return self._spools.count_waiting() if self.is_alive() and self._spools.is_mine else 0
 
     def _is_due(self, waited: float) -> bool:
-        if waited >= self._flush_seconds or self._spools.waiting() >= CROWDED_BYTES:
+        try:
+            if waited >= self._flush_seconds or self._spools.waiting() >= CROWDED_BYTES:
+                return True
+            return waited >= ENDED_SECONDS and self._spools.has_ended()
+        except OSError:  # publishing meets it too, and says it
             return True
-        return waited >= ENDED_SECONDS and self._spools.has_ended()
 
     def _publish(self) -> bool:
-        """Whether all that lay there is published."""
+        """Whether nothing is left."""
         try:
-            done = self._spools.publish()
-            self._tell()
+            return self._spools.publish()
         except TransientError as error:
-            self._tell()
-            facts = {"waiting_bytes": self._told.waiting_bytes, "error": str(error)}
+            facts = {"waiting_bytes": self._spools.waiting(), "error": str(error)}
             logger.warning("prediction log waits", extra=facts)
-            return False
         except Exception:
             logger.exception("prediction log failed")
-            return False
-        return done
+        finally:
+            self._tell()
+        self._ending.wait(AGAIN_SECONDS)
+        return False
 
     def _tell(self) -> None:
-        if (state := self._spools.state()) != self._told:
-            self._state.write_log(state)
-            self._told = state
+        with suppress(OSError):  # a full disk, say: it is only told
+            if (state := self._spools.state()) != self._told:
+                self._state.write_log(state)
+                self._told = state
 
 
 def keep(environ: Mapping[str, str]) -> None:

@@ -24,17 +24,12 @@ from predictor.shadow import Shadows
 from predictor.state import StateFolder
 from predictor.supervisor import STATE_DIR
 
-GC_THRESHOLD = 50_000
-"""Objects that come to be before young ones are looked through: more than a request of 1,000 rows makes, which would
-spend half its time on it."""
-
 
 def create() -> Flask:
     """Makes the app of one worker process, and starts its threads: one follows what the keeper fetches, one scores
     shadows."""
     settings = read_settings(PredictorSettings, os.environ)
     configure_logging("predictor", settings.log_level, settings.google_cloud_project)
-    gc.set_threshold(GC_THRESHOLD)
     state = _state_folder()
     publisher = Publisher(settings.google_cloud_project)
     sampler = Sampler(settings.sample_share)
@@ -52,7 +47,11 @@ def create() -> Flask:
 
 
 def prepare() -> None:
-    """Checks the settings and loads what all workers need, in the process that they are forked from; they share it."""
+    """Checks the settings and loads what all workers need, in the process that they are forked from.
+
+    They share its pages, which the collector leaves alone from then on: it would write to each, and each of a worker's
+    collections would go through all of them.
+    """
     settings = read_settings(PredictorSettings, os.environ)
     if settings.push_authentication != "none" or settings.client_audience:
         load_verifier()

@@ -6,13 +6,14 @@ are counted, and an ERROR says so.
 """
 
 import logging
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from uuid import UUID
 
 import msgspec
 
 from esteira.events import Message, PredictionsServed, envelop
-from esteira.exceptions import PermanentError, TransientError
+from esteira.exceptions import PermanentError
 from esteira.publisher import Publisher
 from predictor.spool import SPOOL_BYTES, Header, Lock, Record, find_spools, lock_root, lock_spool, remove_spool
 from predictor.spool_reader import Batch, SpoolReader
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 BATCH_ROWS = 500
 BATCH_BYTES = 1 << 20
+ROUNDS = 64
+AT_ONCE = 8
+"""Spools whose batches are under way together: each waits for an answer of Pub/Sub."""
 SOURCE = "predictor"
 
 
@@ -40,14 +44,16 @@ class SpoolPublisher:
         self._spool_bytes = spool_bytes
         self._lock: Lock | None = None
         self._spools: dict[Path, _Spool] = {}
+        self._threads = ThreadPoolExecutor(AT_ONCE, "publishing")
         self.published = 0
         self.lost = 0
 
     def publish(self) -> bool:
-        """Publishes what lies there now, the oldest of each worker first, and takes away what is of no more use.
+        """Publishes what lies there, the oldest of each worker first, and takes away what is of no more use.
 
         Returns:
-            False where another keeper does so.
+            Whether nothing is left. False too where another keeper publishes, or where workers write more than
+            Pub/Sub takes.
 
         Raises:
             Unavailable: Pub/Sub does not answer; nothing is lost by it, unless a spool is too large.
@@ -59,22 +65,21 @@ class SpoolPublisher:
         self._look()
         ended = {folder: lock for folder in self._spools if (lock := lock_spool(folder))}  # before they are drained
         try:
-            self._drain()
-            for folder in ended:
+            done = self._drain()
+            for folder in ended if done else []:
                 remove_spool(folder)
-        except TransientError:
-            self._trim()
-            raise
         finally:
+            self._trim()
             for lock in ended.values():
                 lock.free()
-        return True
+        return done
 
     def close(self) -> None:
         """Leaves them to another keeper."""
         if self._lock is not None:
             self._lock.free()
             self._lock = None
+        self._threads.shutdown()
 
     @property
     def is_mine(self) -> bool:
@@ -109,30 +114,21 @@ class SpoolPublisher:
         known = self._spools
         self._spools = {folder: known.get(folder) or _Spool(folder) for folder in find_spools(self._root)}
 
-    def _drain(self) -> None:
-        """In turns, so that one busy worker does not hold up the others."""
-        left = list(self._spools.values())
-        while left:
-            left = [spool for spool in left if self._send_batch(spool)]
-
-    def _send_batch(self, spool: "_Spool") -> bool:
-        if not spool.take():
-            return False
-        lost = False
-        while spool.sending:
-            try:
-                self._publisher.publish(spool.sending[0])
-            except PermanentError as error:  # it must not stand in the way of the others
-                logger.error("predictions lost: not publishable", extra={"error": str(error)})  # noqa: TRY400
-                lost = True
-            spool.sending.pop(0)
-        self._count(spool.rows or 0, lost=lost)
-        spool.settle()
-        return True
-
-    def _count(self, rows: int, *, lost: bool) -> None:
-        self.published += 0 if lost else rows
-        self.lost += rows if lost else 0
+    def _drain(self) -> bool:
+        """In rounds, a batch of each worker in each, so that a busy one does not hold up the others."""
+        for _ in range(ROUNDS):
+            taken = [spool for spool in self._spools.values() if spool.take()]
+            if not taken:
+                return True
+            sent = {spool: self._threads.submit(spool.send, self._publisher) for spool in taken}
+            wait(sent.values())
+            for spool in (spool for spool, future in sent.items() if future.exception() is None):
+                self.published += spool.rows - spool.lost
+                self.lost += spool.lost
+                spool.settle()
+            for future in sent.values():
+                future.result()
+        return False
 
     def _trim(self) -> None:
         for spool in self._spools.values():
@@ -146,19 +142,36 @@ class _Spool:
 
     def __init__(self, folder: Path) -> None:
         self.reader = SpoolReader(folder)
-        self.sending: list[Message] = []
-        self.rows: int | None = None
+        self._batch: Batch | None = None
+        self._sending: list[Message] = []
+        self.lost = 0
+        """Of the batch's predictions, those that no one will ever take."""
+
+    @property
+    def rows(self) -> int:
+        """Of the batch."""
+        return self._batch.rows if self._batch else 0
 
     def take(self) -> bool:
         """Whether there is a batch to be sent: the one under way, or the next."""
-        if self.rows is None and (batch := self.reader.take(BATCH_ROWS, BATCH_BYTES)):
-            self.sending, self.rows = make_messages(batch), batch.rows
-        return self.rows is not None
+        if self._batch is None and (batch := self.reader.take(BATCH_ROWS, BATCH_BYTES)):
+            self._batch, self._sending, self.lost = batch, make_messages(batch), 0
+        return self._batch is not None
+
+    def send(self, publisher: Publisher) -> None:
+        """Sends what is not sent yet of the batch."""
+        while self._sending:
+            try:
+                publisher.publish(self._sending[0])
+            except PermanentError as error:  # it must not stand in the way of the others
+                logger.error("predictions lost: not publishable", extra={"error": str(error)})  # noqa: TRY400
+                self.lost = self.rows
+            self._sending.pop(0)
 
     def settle(self) -> None:
-        """All of it is sent."""
-        self.reader.settle(self.rows or 0)
-        self.rows = None
+        """All of the batch is sent."""
+        self.reader.settle(self.rows)
+        self._batch = None
 
 
 def _has_ended(folder: Path) -> bool:

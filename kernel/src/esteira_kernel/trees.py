@@ -1,6 +1,7 @@
 """Sums of regression trees as leaf bit sets: see trees.zig."""
 
 import ctypes
+import threading
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +13,8 @@ from esteira_kernel.tables import derive
 
 ABREAST: Final = 4
 """Rows that the native code works on side by side, each with words of its own."""
+SMALL_ROWS: Final = 16
+"""The sums of so many rows at most are made where the last ones were."""
 
 _SIZES: Final = ("features", "words", "trees", "outputs", "stride")
 _POINTERS: Final = (
@@ -55,6 +58,7 @@ class TreeSums:
         self._trees = _Trees(*sizes, *(self._arrays[name].ctypes.data for name in _POINTERS))
         self._address = ctypes.addressof(self._trees)
         _prepare(self._address)
+        self._spaces = _Spaces(self.outputs, self._words)
 
     def score(self, matrix: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Adds up, for a matrix of shape (rows, features), to shape (rows, outputs).
@@ -65,6 +69,26 @@ class TreeSums:
         if matrix.ndim != 2 or matrix.shape[1] != self.features:
             raise ValueError(f"the matrix has shape {matrix.shape}, the trees read {self.features} features")
         matrix = np.ascontiguousarray(matrix, dtype=np.float64)
-        sums, alive = np.empty((len(matrix), self.outputs)), np.empty(ABREAST * self._words, dtype=np.uint32)
-        _score(self._address, matrix.ctypes.data, len(matrix), sums.ctypes.data, alive.ctypes.data)
-        return sums
+        rows = len(matrix)
+        space = self._spaces.space if rows <= SMALL_ROWS else _Space(rows, self.outputs, self._words)
+        _score(self._address, matrix.ctypes.data, rows, *space.addresses)
+        return space.sums[:rows].copy() if rows <= SMALL_ROWS else space.sums
+
+
+class _Space:
+    """Where the native code writes: the sums, and words to work on.
+
+    It is kept for the sake of the addresses: to ask an array for its own takes a microsecond.
+    """
+
+    def __init__(self, rows: int, outputs: int, words: int) -> None:
+        self.sums = np.empty((rows, outputs))
+        self._alive = np.empty(ABREAST * words, dtype=np.uint32)
+        self.addresses = (self.sums.ctypes.data, self._alive.ctypes.data)
+
+
+class _Spaces(threading.local):
+    """One for each thread, for few rows."""
+
+    def __init__(self, outputs: int, words: int) -> None:
+        self.space = _Space(SMALL_ROWS, outputs, words)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from esteira_kernel.arrays import ARRAYS, WORD_BITS, Arrays
-from esteira_kernel.trees import TreeSums
+from esteira_kernel.trees import SMALL_ROWS, TreeSums
 
 ALL = 2**WORD_BITS - 1
 
@@ -212,3 +212,17 @@ def _chains(trees: list[list[float]], leaves: list[list[float]]) -> dict[str, An
         "leaf": np.array([value for own in leaves for value in own]),
         "outputs": np.array(1, dtype=np.uint32),
     }
+
+
+def test_sums_stay_as_they_are_when_the_thread_scores_on() -> None:
+    sums = TreeSums(example())
+    first = sums.score(np.array([[1.0, 0.0]]))
+    sums.score(np.array([[2.0, 1.0]]))
+    assert first.tolist() == [[110.0]]
+
+
+@pytest.mark.parametrize("rows", [SMALL_ROWS - 1, SMALL_ROWS, SMALL_ROWS + 1])
+def test_few_rows_and_many_are_scored_alike(rows: int) -> None:
+    matrix = np.column_stack([np.arange(rows), np.arange(rows) % 3]).astype(float)
+    sums = TreeSums(example())
+    assert sums.score(matrix).tolist() == [sums.score(row[None, :])[0].tolist() for row in matrix]

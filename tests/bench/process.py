@@ -26,9 +26,14 @@ class Server:
         start_s: seconds from the start of its process to its first right answer.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self._process = process
+        self._log = log
         self.start_s = float("nan")
+
+    def said(self) -> str:
+        """The end of its log."""
+        return _tail(self._log)
 
     def memory_mb(self) -> float:
         """What the process and its descendants hold, each shared page counted once."""
@@ -60,7 +65,7 @@ def running(command: list[str], environ: dict[str, str], folder: Path, answers: 
             stderr=output,
             start_new_session=True,
         )
-    server = Server(process)
+    server = Server(process, log)
     try:
         _await(answers, process, log)
         server.start_s = time.perf_counter() - begun
@@ -79,8 +84,11 @@ def _await(answers: Callable[[], bool], process: subprocess.Popen[bytes], log: P
         except OSError as error:
             said = error
         time.sleep(INTERVAL_S)
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-    raise CannotStart(f"no right answer (the last: {said}); its log ends with:\n{tail}")
+    raise CannotStart(f"no right answer (the last: {said}); its log ends with:\n{_tail(log)}")
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -58,7 +58,8 @@ class Run:
         with running(side.command, side.environ, side.folder, side.routes[0].answers) as server:
             for route in side.routes:
                 for rows in self.batches:
-                    self._measure_batch(route, rows)
+                    if self._measure_batch(route, rows).failures:
+                        tell(f"the log of {name} ends with:\n{server.said()}")
             self._weigh(name, server)
         if name.startswith(ESTEIRA):
             self._require_logged(name, self._answered - answered, self._sink.predictions() - before)
@@ -68,7 +69,7 @@ class Run:
         if logged < answered:
             raise AssertionError(f"{name} answered {answered} predictions and published {logged}")
 
-    def _measure_batch(self, route: Route, rows: int) -> None:
+    def _measure_batch(self, route: Route, rows: int) -> Measured:
         route.verify(rows)
         route.measure(rows, min(0.5, self.seconds))
         one = route.measure(rows, self.seconds)
@@ -76,6 +77,7 @@ class Run:
         self.loads.setdefault((route.name, rows), []).append(one)
         self.failures[route.name] = self.failures.get(route.name, 0) + one.failures
         tell(f"{route.name}, {rows} rows: {one.rate:,.1f}/s, p99 {one.percentile(0.99):.2f} ms, {one.failures} failed")
+        return one
 
     def _weigh(self, name: str, server: Server) -> None:
         time.sleep(REST_S)

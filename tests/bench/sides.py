@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -106,7 +107,6 @@ class Sides:
         self._environ = environ
         self._folder = folder
         self._peers = peers.absolute() / "bin"
-        self._port = 18_900
         self.makers: dict[str, Callable[[str], Side]] = {
             "esteira-granian": lambda name: self.esteira(name, "granian"),
             "esteira-gunicorn": lambda name: self.esteira(name, "gunicorn"),
@@ -226,10 +226,22 @@ class Sides:
         return Side(command, environ, home, [route])
 
     def _place(self, name: str) -> tuple[int, Path]:
-        self._port += 2
         home = self._folder / name
         home.mkdir(exist_ok=True)
-        return self._port, home
+        return find_ports(), home
+
+
+def find_ports() -> int:
+    """A port that is free, as is the next; servers that share ports would share the load, too."""
+    while True:
+        with socket.socket() as one, socket.socket() as next_one:
+            one.bind(("127.0.0.1", 0))
+            port: int = one.getsockname()[1]
+            try:
+                next_one.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
 
 
 def _esteira_scores(answer: Any) -> list[float]:

@@ -49,6 +49,9 @@ pub const Span = extern struct { start: u32, length: u32 };
 
 const GivenUp = error{GivenUp};
 
+/// Bytes; every double can be written in 25.
+const longest_number = 40;
+
 /// Fills `places`, open hash tables of positions from 1 on.
 pub export fn prepare_rows(plan: *const Plan) callconv(.c) void {
     for (0..plan.features + 1) |table| {
@@ -191,6 +194,7 @@ const Reader = struct {
             const sign = byteAt(rest, end + 1);
             end = try digits(rest, end + 1 + @as(usize, @intFromBool(sign == '+' or sign == '-')));
         }
+        if (end > longest_number) return error.GivenUp; // it is logged as it is written
         self.at += end;
         return rest[0..end];
     }

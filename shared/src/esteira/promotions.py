@@ -72,11 +72,6 @@ def find_champion(session: Session, pipeline: str) -> PromotedRelease | None:
     return find_standing(session, pipeline).champion
 
 
-def find_challenger(session: Session, pipeline: str) -> PromotedRelease | None:
-    """The release of the canary or shadow that runs; None while there is none."""
-    return find_standing(session, pipeline).challenger
-
-
 def promote(
     session: Session,
     pipeline: str,

@@ -126,7 +126,7 @@ def test_numbers_have_the_bits_that_python_gives_them() -> None:
     random = np.random.default_rng(3)
     bits = random.integers(0, 2**64, size=40_000, dtype=np.uint64).view(np.float64)
     numbers = [*bits[np.isfinite(bits)].tolist(), *random.normal(size=10_000).tolist()]
-    texts = [*map(repr, numbers), *(f"{number:.{digits}e}" for number in numbers[:5000] for digits in (0, 5, 20, 40))]
+    texts = [*map(repr, numbers), *(f"{number:.{digits}e}" for number in numbers[:5000] for digits in (0, 5, 20, 30))]
     texts = [text for text in texts if np.isfinite(float(text))]
     for start in range(0, len(texts), 1000):
         chosen = texts[start : start + 1000]
@@ -196,3 +196,9 @@ def test_no_features_and_many_features_are_read() -> None:
     found = RowReader(names, [None] * 600).read(msgspec.json.encode({"features": [dict.fromkeys(names, 2.5)]}), 1)
     assert found is not None
     assert found[0].tolist() == [[2.5] * 600]
+
+
+def test_long_numbers_are_not_read_for_they_are_logged_as_they_are_written() -> None:
+    for zeros, fine in ((38, True), (39, False)):
+        found = READER.read(b'{"features": [{"x": 0.%b}]}' % (b"0" * zeros), 1)
+        assert (found is not None) == fine

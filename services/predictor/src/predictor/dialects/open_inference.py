@@ -27,7 +27,7 @@ from predictor.prediction_log import PredictionLog
 from predictor.problems import refuse
 from predictor.serving import Serving, Servings
 
-PLATFORM = "onnx_onnxv1"
+PLATFORM = "esteira"
 
 
 class RequestedOutput(msgspec.Struct, frozen=True):

@@ -4,9 +4,10 @@ The predictor answers with it, the trainer proves parity with it, and whoever ho
 with the very same code.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,7 @@ class ReleaseRuntime:
             return None
         columns = [column for column in self.release.columns if column.known == "before"]
         single = SqliteQuery.over(form, columns, self._folder / REFERENCE)
-        self._order = [single.names.index(feature.name) for feature in self.release.features]
+        self._arrange = _arranger([single.names.index(feature.name) for feature in self.release.features])
         return single
 
     def features(self, rows: Sequence[Row]) -> dict[str, list[Any]]:
@@ -102,7 +103,7 @@ class ReleaseRuntime:
         """
         if self.single is not None:
             with suppress(Undecided):
-                return [tuple(row[at] for at in self._order) for row in self.single.run_rows(rows)]
+                return [*map(self._arrange, self.single.run_rows(rows))]
         names, found = self.query.run_rows(rows)
         order = [names.index(feature.name) for feature in self.release.features]
         return [tuple(row[at] for at in order) for row in found]
@@ -163,3 +164,10 @@ class ReleaseRuntime:
         if problems:
             raise ReleaseRefused(f"the example of release {self.release.version} breaks its own schema: {problems[0]}")
         return typed
+
+
+def _arranger(order: Sequence[int]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """Takes the values at these positions."""
+    if len(order) == 1:
+        return lambda row: (row[order[0]],)
+    return itemgetter(*order)

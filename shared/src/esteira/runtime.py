@@ -88,7 +88,7 @@ class ReleaseRuntime:
             return None
         columns = [column for column in self.release.columns if column.known == "before"]
         single = SqliteQuery.over(form, columns, self._folder / REFERENCE)
-        self._arrange = _arranger([single.names.index(feature.name) for feature in self.release.features])
+        self._arrange = picker([single.names.index(feature.name) for feature in self.release.features])
         return single
 
     def features(self, rows: Sequence[Row]) -> dict[str, list[Any]]:
@@ -166,8 +166,8 @@ class ReleaseRuntime:
         return typed
 
 
-def _arranger(order: Sequence[int]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
-    """Takes the values at these positions."""
-    if len(order) == 1:
-        return lambda row: (row[order[0]],)
-    return itemgetter(*order)
+def picker(positions: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    """Gives the values of a row at these positions, in their order."""
+    if len(positions) == 1:
+        return lambda row: (row[positions[0]],)
+    return itemgetter(*positions)

@@ -1,12 +1,11 @@
 """A release that this service answers with: its runtime, and what is compiled of its schema."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from esteira.runtime import ReleaseRuntime
+from esteira.runtime import ReleaseRuntime, picker
 from esteira.schema import Value, entity_key
 from predictor.decoding import Body, BodyDecoder, Encoded
 from predictor.redaction import Redactor, make_redactor
@@ -21,7 +20,7 @@ class ServedRelease(ReleaseRuntime):
         self.redactor: Redactor | None = make_redactor(self.release)
         straight = self.redactor is None
         self.decoder = BodyDecoder(self.release.columns, self.release.features, straight=straight)
-        self._entity = _getter([columns.index(name) for name in self.release.entity])
+        self._entity = picker([columns.index(name) for name in self.release.entity])
         self._event_time = columns.index(self.release.event_time) if self.release.event_time else None
 
     def encode(self, read: Body) -> Encoded:
@@ -39,9 +38,3 @@ class ServedRelease(ReleaseRuntime):
         """When the row happens; None where the pipeline has no event time, or the row none."""
         value = row[self._event_time] if self._event_time is not None else None
         return value if isinstance(value, datetime) else None
-
-
-def _getter(positions: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
-    if len(positions) == 1:
-        return lambda row: (row[positions[0]],)
-    return itemgetter(*positions)

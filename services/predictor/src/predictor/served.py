@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from esteira.runtime import ReleaseRuntime, picker
 from esteira.schema import Value, entity_key

@@ -7,6 +7,7 @@ has the bits that scikit-learn gives for the same matrix.
 
 import hashlib
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -252,6 +253,7 @@ class OnnxModel(Model):
 
 
 def _load(data: bytes) -> "onnxruntime.InferenceSession":
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it would start a thread, and write into the user's home
     import onnxruntime  # 20 MB that trees do without
 
     options = onnxruntime.SessionOptions()

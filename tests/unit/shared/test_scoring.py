@@ -1,4 +1,7 @@
 import math
+import os
+import subprocess
+import sys
 from decimal import Decimal
 
 import numpy as np
@@ -123,3 +126,13 @@ def test_softmax_has_the_bits_of_scikit_learn_on_its_own_layout(rows: int, class
 def test_bytes_that_are_no_model_are_refused() -> None:
     with pytest.raises(ReleaseRefused, match="cannot load the model"):
         OnnxModel(b"not a model", "binary", [NUMBER])
+
+
+def test_telemetry_of_onnx_runtime_is_off() -> None:
+    script = (
+        "import os, esteira.scoring as scoring\n"
+        "try:\n    scoring._load(b'')\n"
+        "except scoring.ReleaseRefused:\n    print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    clean = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    assert subprocess.check_output([sys.executable, "-c", script], env=clean, text=True).strip() == "1"

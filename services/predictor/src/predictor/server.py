@@ -16,10 +16,8 @@ from predictor.supervisor import STATE_DIR, Supervisor
 
 SERVERS = ("granian", "gunicorn")
 """The first is the default."""
-DEFAULTS = {
-    "OMP_NUM_THREADS": "1",  # numpy would start threads when it is imported, and a fork has none of them
-    "ORT_DISABLE_TELEMETRY": "1",  # so would ONNX Runtime
-}
+DEFAULTS = {"OMP_NUM_THREADS": "1"}
+"""numpy would start threads when it is imported, and a fork has none of them."""
 
 
 def main(environ: Mapping[str, str]) -> int:

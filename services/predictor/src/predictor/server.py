@@ -6,18 +6,24 @@ gunicorn's configuration reads too: `HOST`, `PORT`, `WEB_CONCURRENCY`, `THREADS`
 `AIP_HTTP_PORT` comes before `PORT`.
 """
 
+import ctypes
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 from predictor.supervisor import STATE_DIR, Supervisor
 
 SERVERS = ("granian", "gunicorn")
 """The first is the default."""
-DEFAULTS = {"OMP_NUM_THREADS": "1"}
-"""numpy would start threads when it is imported, and a fork has none of them."""
+DEFAULTS = {
+    "OMP_NUM_THREADS": "1",  # numpy would start threads when it is imported, and a fork has none of them
+    "MALLOC_ARENA_MAX": "2",  # glibc would keep memory apart for each thread: 12 MB more for a worker, and no quicker
+}
+_M_ARENA_MAX = -8
+"""Of malloc.h."""
 
 
 def main(environ: Mapping[str, str]) -> int:
@@ -35,10 +41,17 @@ def main(environ: Mapping[str, str]) -> int:
         os.environ.update({**DEFAULTS, **environ, STATE_DIR: state})
         if port := environ.get("AIP_HTTP_PORT"):  # before PORT, which the image sets
             os.environ["PORT"] = port
+        _bound_arenas(int(os.environ["MALLOC_ARENA_MAX"]))
         serve = _serve_with_granian if server == "granian" else _serve_with_gunicorn
         status = Supervisor([sys.executable, "-m", "predictor.keeper"], serve).run()
     time.sleep(float(environ.get("LINGER_SECONDS") or 0))
     return status
+
+
+def _bound_arenas(most: int) -> None:
+    """For the processes that are forked from this one: glibc has read the variable when this one began."""
+    with suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, most)
 
 
 def _serve_with_granian() -> None:

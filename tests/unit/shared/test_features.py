@@ -66,7 +66,7 @@ def test_a_statement_reads_no_file_of_the_machine(tmp_path: Path) -> None:
     secret = tmp_path / "secret.csv"
     secret.write_text("a\n1\n")
     query = FeatureQuery(f"SELECT raw._row AS _row, a FROM raw LEFT JOIN '{secret}' ON true", COLUMNS, {})
-    with pytest.raises(PipelineInvalid, match="does not run: PermissionException$"):
+    with pytest.raises(PipelineInvalid, match=r"does not run: PermissionException$"):
         query.run([{"price": 1.0, "town": "x"}])
 
 

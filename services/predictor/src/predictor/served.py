@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from esteira.release import Release
 from esteira.runtime import ReleaseRuntime
 from esteira.schema import Value, entity_key
 from predictor.decoding import Body, BodyDecoder, Encoded
+from predictor.examples import show_release
 from predictor.redaction import Redactor, make_redactor
 
 
@@ -23,6 +26,11 @@ class ServedRelease(ReleaseRuntime):
         self.decoder = BodyDecoder(self.release.columns, self.release.features, straight=straight)
         self._entity = _getter([columns.index(name) for name in self.release.entity])
         self._event_time = columns.index(self.release.event_time) if self.release.event_time else None
+
+    @cached_property
+    def shown(self) -> Release:
+        """The release as clients are shown it."""
+        return show_release(self)
 
     def encode(self, read: Body) -> Encoded:
         """The rows of a body as the model takes them."""

@@ -245,6 +245,6 @@ _NUMERIC = {
 }
 
 
-def _line(node: exp.Expression) -> int:
+def _line(node: exp.Expr) -> int:
     lines = (part.meta.get("line") for part in node.walk())
     return next((line for line in lines if line), 1)

@@ -44,7 +44,9 @@ def neutral_value(column: Column) -> int | float | str | bool | None:
         return float(min(max(0, low), high))
     if column.type == "integer":
         return int(min(max(0, math.ceil(max(low, -_INT64))), math.floor(min(high, _INT64 - 1))))
-    return {"boolean": False, "date": "2000-01-01"}.get(column.type, "2000-01-01T00:00:00Z")
+    if column.type == "boolean":
+        return False
+    return "2000-01-01" if column.type == "date" else "2000-01-01T00:00:00Z"
 
 
 def _score(runtime: ReleaseRuntime, row: Example) -> float | None:

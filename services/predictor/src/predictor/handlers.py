@@ -16,7 +16,7 @@ def _is_asked_by_all(_: str) -> bool:
 
 def list_pipelines(servings: Servings, may_ask: Callable[[str], bool] = _is_asked_by_all) -> list[dict[str, Any]]:
     """Every pipeline served here that the caller may ask, and those whose release was refused."""
-    served = [
+    served: list[dict[str, Any]] = [
         {"pipeline": s.pointer.pipeline, "version": s.pointer.version, "generation": s.pointer.generation}
         for s in servings.all()
     ]

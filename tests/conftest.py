@@ -5,6 +5,10 @@ import shutil
 import tempfile
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("esteira", deadline=None)  # a busy machine is no failure
+settings.load_profile("esteira")
 
 
 def pytest_configure(config: pytest.Config) -> None:

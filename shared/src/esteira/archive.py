@@ -2,7 +2,6 @@
 
 import io
 import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -11,11 +10,8 @@ import numpy.typing as npt
 
 from esteira.exceptions import ReleaseRefused
 
-_UNREADABLE: Final = (
-    *(AttributeError, EOFError, KeyError, MemoryError, OSError, OverflowError, RuntimeError, SyntaxError, TypeError),
-    *(ValueError, zipfile.BadZipFile, zlib.error),
-)
-"""What NumPy and zipfile raise for damaged bytes."""
+MAX_BYTES: Final = 512 << 20
+"""Of all arrays of a file, decompressed: a few KiB may say to be more than memory."""
 
 
 def write_arrays(arrays: Mapping[str, npt.ArrayLike]) -> bytes:
@@ -33,10 +29,26 @@ def read_arrays(data: bytes, what: str) -> dict[str, npt.NDArray[Any]]:
         what: it holds, for the error.
 
     Raises:
-        ReleaseRefused: the bytes are no such file.
+        ReleaseRefused: the bytes are no such file, or hold more than `MAX_BYTES`.
     """
     try:
+        _check_size(data)
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except _UNREADABLE as error:
+            return {name: _array(file[name]) for name in file.files}
+    except Exception as error:  # NumPy reads headers as Python: they fail in any way
         raise ReleaseRefused(f"the {what} cannot be read: {error}; release it again") from error
+
+
+def _array(member: Any) -> npt.NDArray[Any]:
+    """NumPy gives the bytes of what is no array."""
+    if not isinstance(member, np.ndarray):
+        raise TypeError("a member is no array")
+    return member
+
+
+def _check_size(data: bytes) -> None:
+    """By what the file says of its members, of which zipfile reads no more than that."""
+    with zipfile.ZipFile(io.BytesIO(data)) as file:
+        size = sum(member.file_size for member in file.infolist())
+    if size > MAX_BYTES:
+        raise ValueError(f"it holds {size} bytes, of which {MAX_BYTES} are allowed")

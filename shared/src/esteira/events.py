@@ -128,7 +128,7 @@ class PredictionsServed(Event, frozen=True, kw_only=True):
     failures: int = 0
     """Rows that this release, as a challenger, failed to answer; the champion answered them instead."""
     microseconds: int = 0
-    """Spent on answering the predictions."""
+    """Of the processor's time, spent on features and scores: alike for answers and for shadows."""
     shadow: bool = False
     """Whether nobody was answered with these: the release ran in the shadow of the champion."""
 

@@ -14,6 +14,10 @@ import duckdb
 from esteira.exceptions import BadInput, PipelineInvalid, Problem
 from esteira.schema import DUCKDB_TYPES, Column, Row, Value, quote
 
+_OF_ROWS = (duckdb.DataError, duckdb.InvalidInputException, duckdb.NotImplementedException)
+"""What DuckDB raises for values: of a cast, of `strptime`, of an unknown time zone."""
+_OF_STATEMENTS = (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException)
+"""Their messages hold no values of rows, as those of others may: they are logged."""
 ROW = "_row"
 """The column that carries a row's position through the statement."""
 
@@ -128,8 +132,8 @@ class FeatureQuery:
         """Gives each feature's values, in the order of `rows` as `esteira.schema.check_row` types them.
 
         Raises:
-            BadInput: the statement cannot compute a value, such as a cast of a text that is no number.
-            PipelineInvalid: the statement does not run, or gave more or fewer rows than it was given.
+            BadInput: the statement cannot compute a value, such as a cast of a text that is no number; says which.
+            PipelineInvalid: says no value: the statement does not run, or gave more or fewer rows than it was given.
         """
         names, found = self.run_rows([tuple(row.get(c.name) for c in self._columns) for row in rows])
         columns = zip(*found, strict=True) if found else [() for _ in names]
@@ -150,11 +154,12 @@ class FeatureQuery:
             cursor = self._cursor().execute(self._sql, parameters)
             names = [described[0] for described in cursor.description]
             found = cursor.fetchall()
-        except duckdb.DataError as error:
+        except _OF_ROWS as error:
             what = str(error).splitlines()[0]
             raise BadInput([Problem("rows", f"features.sql cannot compute a feature of them: {what}")]) from error
         except duckdb.Error as error:
-            raise PipelineInvalid(f"features.sql does not run: {str(error).splitlines()[0]}") from error
+            what = f": {str(error).splitlines()[0]}" if isinstance(error, _OF_STATEMENTS) else ""
+            raise PipelineInvalid(f"features.sql does not run: {type(error).__name__}{what}") from error
         if len(found) != len(rows):
             raise PipelineInvalid(
                 f"features.sql gave {len(found)} rows for {len(rows)}; a join must match one row at most"

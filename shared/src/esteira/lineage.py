@@ -1,8 +1,8 @@
 """From which raw columns each feature derives, read off features.sql.
 
 Too many rather than too few: what a feature withholds follows from it. A column of a joined table derives from the raw
-columns that its join asks for, for they choose the row. What cannot be told (a star, a whole row, a subquery's names)
-is taken to derive from all that it may.
+columns that its join asks for, for they choose the row. What cannot be told (a star, a whole row, a subquery that reads
+`raw`) is taken to derive from all columns, and a name without a table from all joins too: DuckDB may find it there.
 """
 
 from collections.abc import Iterable
@@ -16,6 +16,8 @@ from esteira.statement import Statement
 
 Names = frozenset[str]
 _NONE: Names = frozenset()
+_KNOWN_PLACES = (exp.Column, exp.Alias, exp.Table, exp.TableAlias, exp.Extract, exp.Interval)
+"""Of names that are a column's part, an alias, a table, or a unit of time."""
 
 
 def find_redaction(pipeline: LoadedPipeline, statement: Statement) -> Redaction:
@@ -43,74 +45,75 @@ class _Tracer:
 
     def __init__(self, select: exp.Select, columns: list[str]) -> None:
         source = select.args.get("from_") or select.args.get("from")
-        joins = select.args.get("joins") or []
         self._columns = {column.lower(): column for column in columns}
         self._all: Names = frozenset(columns)
         self._raw = source.this.alias_or_name.lower() if source else "raw"
-        self._joins = {join.this.alias_or_name.lower(): join for join in joins}
-        self._queries = {cte.alias_or_name.lower(): cte for cte in select.find_all(exp.CTE)}
+        self._reading = {"raw", *_queries_of_raw(select)}
+        self._unknown = self._all if _expands(*select.expressions) else _NONE
         self._joined: dict[str, Names] = {}
         self._features: dict[str, Names] = {}
+        for join in select.args.get("joins") or []:  # in their order: a condition names tables that stand before it
+            self._add(self._joined, join.this.alias_or_name, _NONE)
+            self._add(self._joined, join.this.alias_or_name, self._of_join(join))
         for projection in select.expressions:
-            name = projection.alias_or_name.lower()
-            self._features[name] = self._of(projection) | self._features.get(name, _NONE)
+            self._add(self._features, projection.alias_or_name, self._of(projection))
 
     def feature(self, name: str) -> Names:
         return self._features.get(name.lower(), self._all)  # unnamed: it came out of a star
 
+    @staticmethod
+    def _add(known: dict[str, Names], name: str, found: Names) -> None:
+        known[name.lower()] = found | known.get(name.lower(), _NONE)
+
     def _of(self, node: exp.Expression) -> Names:
-        if node.find(exp.Star, exp.Columns):
+        return self._all if _expands(node) else self._of_names(node)
+
+    def _of_names(self, node: exp.Expression) -> Names:
+        if not self._reading.isdisjoint(_tables(node)):
             return self._all
-        read = [self._of_column([part.name.lower() for part in column.parts]) for column in node.find_all(exp.Column)]
-        return self._of_queries(node).union(*read)
+        names = [[part.name.lower() for part in column.parts] for column in node.find_all(exp.Column)]
+        return _NONE.union(*map(self._of_column, [*names, *_loose_names(node)]))
+
+    def _of_join(self, join: exp.Join) -> Names:
+        """What chooses the row of a joined table, or makes it."""
+        condition = join.args.get("on")
+        chosen = self._of(condition) if condition is not None else _NONE
+        using = [self._of_column([part.name.lower()]) for part in join.args.get("using") or []]
+        return chosen.union(self._of_names(join.this), *using)
 
     def _of_column(self, parts: list[str]) -> Names:
         """Of `column`, `table.column`, or either with fields behind it."""
-        if len(parts) > 1 and self._raw in parts[:-1]:
-            return self._named(parts) or self._all
-        tables = [part for part in parts[:-1] if part in self._joins]
-        if tables:
-            return _NONE.union(*map(self._of_join, tables))
         if parts[0] == self._raw:
-            return self._all
-        found = self._named(parts) | self._features.get(parts[-1], _NONE)
-        if parts[0] in self._joins:
-            found |= self._of_join(parts[0])
-        return found or self._of_joins()
+            return self._named(parts[1:]) or self._all
+        if len(parts) > 1 and parts[0] in self._joined:
+            return self._joined[parts[0]]
+        known = [self._features[part] for part in parts if part in self._features]
+        found = self._named(parts)
+        unknown = _NONE if known or found else self._unknown
+        return found.union(unknown, *known, *self._joined.values())
 
     def _named(self, parts: Iterable[str]) -> Names:
         return frozenset(self._columns[part] for part in parts if part in self._columns)
 
-    def _of_joins(self) -> Names:
-        return _NONE.union(*map(self._of_join, self._joins))
 
-    def _of_join(self, table: str) -> Names:
-        """What chooses the row of a joined table."""
-        if table not in self._joined:
-            self._joined[table] = _NONE  # the condition names the table itself
-            join = self._joins[table]
-            condition = join.args.get("on")
-            using = [part.name.lower() for part in join.args.get("using") or []]
-            chosen = self._of(condition) if condition is not None else _NONE
-            self._joined[table] = chosen | self._named(using) | self._mentioned(join.this)
-        return self._joined[table]
+def _expands(*nodes: exp.Expression) -> bool:
+    """Whether it stands for columns that it does not name."""
+    return any(node.find(exp.Star, exp.Columns, exp.PositionalColumn) for node in nodes)
 
-    def _mentioned(self, node: exp.Expression) -> Names:
-        """Of what stands in a subquery every name that is a raw column's, whatever table it is of."""
-        if node.find(exp.Star) and "raw" in _tables(node):
-            return self._all
-        read = [self._named(part.name.lower() for part in column.parts) for column in node.find_all(exp.Column)]
-        return self._of_queries(node).union(*read)
 
-    def _of_queries(self, node: exp.Expression) -> Names:
-        """Of all queries of WITH, where one of them is read: they may read each other."""
-        if not self._queries.keys() & _tables(node):
-            return _NONE
-        queries, self._queries = self._queries, {}
-        found = _NONE.union(*(self._mentioned(query) for query in queries.values()))
-        self._queries = queries
-        return found
+def _loose_names(node: exp.Expression) -> list[list[str]]:
+    """What DuckDB may take for a column though SQLGlot does not: `secret.trim()`, `date_trunc(secret, at)`."""
+    found = node.find_all(exp.Identifier, exp.Var)
+    return [[name.name.lower()] for name in found if not isinstance(name.parent, _KNOWN_PLACES)]
+
+
+def _queries_of_raw(select: exp.Select) -> set[str]:
+    """All queries of WITH where one of them reads `raw`: they may read each other."""
+    queries = {cte.alias_or_name.lower(): cte for cte in select.find_all(exp.CTE)}
+    return set(queries) if any("raw" in _tables(query) for query in queries.values()) else set()
 
 
 def _tables(node: exp.Expression) -> set[str]:
-    return {table.name.lower() for table in node.find_all(exp.Table)}
+    """The tables that it reads; what is no plain name, such as query('…'), may read `raw`."""
+    tables = node.find_all(exp.Table)
+    return {table.name.lower() if isinstance(table.this, exp.Identifier) else "raw" for table in tables}

@@ -53,7 +53,9 @@ class ReleaseRuntime:
         try:
             self.single = self._make_single()
             self._smoke_test()
-        except (BadInput, PipelineInvalid, Undecided) as error:
+        except BadInput as error:  # its message repeats values of the example
+            raise ReleaseRefused(f"features.sql of release {self.release.version} fails on its example rows") from error
+        except (PipelineInvalid, Undecided) as error:
             raise ReleaseRefused(f"features.sql of release {self.release.version} does not run: {error}") from error
 
     def _load_model(self) -> Model:
@@ -162,7 +164,8 @@ class ReleaseRuntime:
     def _typed_example(self, row: Example) -> Row:
         typed, problems = check_row(self.release.columns, row, "example")
         if problems:
-            raise ReleaseRefused(f"the example of release {self.release.version} breaks its own schema: {problems[0]}")
+            place = problems[0].path
+            raise ReleaseRefused(f"{place} of release {self.release.version} breaks its own schema; release it again")
         return typed
 
 

@@ -36,6 +36,8 @@ _NOT_ROW_LOCAL: dict[type[Any], str] = {
     exp.Unnest: "unnest adds rows",
     exp.Explode: "unnest adds rows",
 }
+_AS_IT_IS = {"this", "alias", "db", "catalog"}
+"""The parts of FROM raw AS r."""
 _CLOCK = {"current_timestamp", "current_date", "current_time", "localtime", "localtimestamp", "ago"}
 """Read without parentheses, or a macro that does so."""
 
@@ -63,6 +65,7 @@ def compile_statement(pipeline: LoadedPipeline) -> Statement:
     """
     source = _Source(pipeline)
     source.check_row_locality()
+    source.check_names()
     sql = source.with_row_key()
     with duckdb.connect(":memory:") as connection:
         create_references(connection, pipeline.folder, pipeline.spec.reference)
@@ -128,6 +131,22 @@ class _Source:
         for join in self._select.args.get("joins") or []:
             if join.side != "LEFT":
                 raise self.error("only a LEFT JOIN keeps every row, and each once; write LEFT JOIN", _line(join))
+
+    def check_names(self) -> None:
+        """Refuses what gives a column another name unseen: what is logged follows from names (`esteira.lineage`)."""
+        for node in self._select.walk():
+            if isinstance(node, exp.PositionalColumn):
+                raise self.error("#1 names no column; write the column's name", _line(node.parent or node))
+            if isinstance(node, exp.Join) and node.method.upper() == "NATURAL":
+                raise self.error("NATURAL names no column; write LEFT JOIN … USING (column)", _line(node))
+            if isinstance(node, exp.CTE) and node.alias_or_name.lower() == "raw":
+                raise self.error("WITH raw hides the rows that come in; give it another name", _line(node))
+            if isinstance(node, exp.Table) and node.name.lower() == "raw":
+                self._check_raw(node)
+
+    def _check_raw(self, table: exp.Table) -> None:
+        if table.alias_column_names or {name for name, value in table.args.items() if value} - _AS_IT_IS:
+            raise self.error("raw is read as it is; write FROM raw, and name columns in SELECT", _line(table))
 
     def check_functions(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Refuses what DuckDB itself calls an aggregate, or not the same for the same arguments."""
@@ -226,6 +245,6 @@ _NUMERIC = {
 }
 
 
-def _line(node: exp.Expression) -> int:
+def _line(node: exp.Expr) -> int:
     lines = (part.meta.get("line") for part in node.walk())
     return next((line for line in lines if line), 1)

@@ -6,6 +6,7 @@ None may be answered 5xx, every answer of a JSON dialect is JSON, and memory sta
 """
 
 import argparse
+import copy
 import json
 import os
 import random
@@ -92,6 +93,7 @@ def targets() -> list[Target]:
     )
     return [
         Target("/pipelines/shop/predict", {"rows": HELD_OUT[:3]}),
+        Target("/pipelines/shop/predict", {"features": [features, features]}),
         Target("/pipelines/shop/predict", {"features": [features], "explain": True}),
         Target("/pipelines/shop/feedback", {"outcomes": [{"entity": {"id": 1}, "label": 1, "event_time": WHEN}]}),
         Target("/invocations", {"dataframe_split": split}),
@@ -122,10 +124,10 @@ def _mutated(value: Any, chance: random.Random) -> Any:
     for _ in range(chance.randint(1, 3)):
         place, key = _somewhere(value, chance)
         if place is None:
-            return chance.choice(ODD)
+            return _odd(chance)
         what = chance.random()
         if what < 0.6:
-            place[key] = chance.choice(ODD)
+            place[key] = _odd(chance)
         elif what < 0.75:
             del place[key]
         elif isinstance(place, dict):
@@ -133,6 +135,11 @@ def _mutated(value: Any, chance: random.Random) -> Any:
         else:
             place.extend([place[key]] * chance.choice([1, 3, 1100]))
     return value
+
+
+def _odd(chance: random.Random) -> Any:
+    """A copy, for what is put into one place may itself be changed."""
+    return copy.deepcopy(chance.choice(ODD))
 
 
 def _somewhere(value: Any, chance: random.Random) -> tuple[Any, Any]:

@@ -100,6 +100,16 @@ def test_a_key_for_other_pipelines_opens_no_dialect(servings: Servings, tmp_path
     assert asked.post(path, json={}, headers={"X-Api-Key": "k1"}).status_code == 400
 
 
+@pytest.mark.parametrize(("key", "names"), [("k1", {"shop"}), ("k2", {"shop"}), ("k3", set())])
+def test_a_key_is_told_of_the_pipelines_that_it_is_for(
+    servings: Servings, tmp_path: Path, key: str, names: set[str]
+) -> None:
+    asked, headers = client(servings, tmp_path, Access(read_keys(KEYS))), {"X-Api-Key": key}
+    assert {entry["pipeline"] for entry in asked.get("/pipelines", headers=headers).get_json()} == names
+    assert set(asked.get("/v1/models", headers=headers).get_json()["models"]) == names
+    assert ("shop" in asked.get("/openapi.json", headers=headers).text) is bool(names)
+
+
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/health", "/ping", "/v2/health/live"])
 def test_probes_need_no_key(servings: Servings, tmp_path: Path, path: str) -> None:
     assert client(servings, tmp_path, Access(read_keys(KEYS))).get(path).status_code in (200, 503)

@@ -12,9 +12,12 @@ from esteira.events import PredictionsServed, decode
 from esteira.exceptions import BadInput, ReleaseRefused, Unavailable
 from esteira.schema import check_row
 from predictor.app import create_app
+from predictor.decoding import Body, Encoded
+from predictor.inference import RowsQuestion, predict
 from predictor.limits import MAX_REQUEST_BYTES
 from predictor.prediction_log import PredictionLog
 from predictor.publishing import SpoolPublisher
+from predictor.served import ServedRelease
 from predictor.serving import Servings
 from publishers import Mailbox
 from releases import BuiltRelease, build_release, raw_rows
@@ -185,6 +188,7 @@ def test_feedback_is_published_with_the_key_that_predictions_have(service: Servi
         ({"entity": {"id": "x"}, "label": 1}, "outcomes[0].entity.id"),
         ({"entity": {}, "label": 1}, "outcomes[0].entity.id"),
         ({"entity": {"id": 1}, "label": 0.5}, "outcomes[0].label"),
+        ({"entity": {"id": 1}, "label": int("9" * 309)}, "outcomes[0].label"),
         ({"entity": {"id": 1}}, "outcomes[0]"),
         ({"entity": {"id": 1}, "label": 1, "event_time": "9999-12-31T05:00:00Z"}, "outcomes[0].event_time"),
     ],
@@ -193,6 +197,43 @@ def test_wrong_feedback_is_named_by_its_path(service: Service, built: BuiltRelea
     status, answer = service.predict({"outcomes": [outcome]}, "/pipelines/shop/feedback")
     assert (status, paths(answer)) == (400, [path])
     assert service.predict({"outcomes": []}, "/pipelines/shop/feedback")[0] == 400
+
+
+@pytest.mark.parametrize("digits", [309, 400, 401, 5000])
+def test_a_label_of_more_digits_than_a_number_has_is_named(tmp_path: Path, service: Service, digits: int) -> None:
+    service.serve(build_release(tmp_path, task="regression"))
+    body = b'{"outcomes": [{"entity": {"id": 1}, "label": -%s}]}' % (b"9" * digits)
+    answer = service.client.post("/pipelines/shop/feedback", data=body, content_type="application/json")
+    assert (answer.status_code, paths(answer.get_json())) == (400, ["outcomes[0].label"])
+    assert len(answer.data) < 300
+
+
+class WaitingRelease(ServedRelease):
+    """Waits for something before it makes features."""
+
+    def encode(self, read: Body) -> Encoded:
+        threading.Event().wait(0.3)
+        return super().encode(read)
+
+
+def test_the_time_of_an_answer_is_the_processors_without_waiting(service: Service, built: BuiltRelease) -> None:
+    serving = service.servings.get("shop")
+    waiting = WaitingRelease(service.cache / built.sha256, built.sha256)
+    predict(msgspec.structs.replace(serving, runtime=waiting), service.log, RowsQuestion([raw_rows(1)[0]], "rows"))
+    service.logged()
+    (event,) = [decode(PredictionsServed, m.data, m.attributes) for m in service.publisher.messages]
+    assert 0 < event.microseconds < 200_000
+
+
+def test_the_spools_of_workers_are_told_to_admins_alone(service: Service, built: BuiltRelease) -> None:
+    service.predict({"rows": raw_rows(2)})
+    told = service.client.get("/pipelines/shop").get_json()["log"]
+    assert told == {
+        "added": 2,
+        "pending": 2,
+        "lost": 0,
+        "keeper": {"published": 0, "lost": 0, "waiting_bytes": 0},
+    }
 
 
 def test_the_openapi_examples_work(service: Service, built: BuiltRelease) -> None:

@@ -1,5 +1,6 @@
 """What a release withholds is in no spool and in no message, whoever asks and however."""
 
+import logging
 import math
 import string
 import time
@@ -13,16 +14,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from esteira.events import Prediction, PredictionsServed, decode
+from esteira.exceptions import BadInput, Problem
+from esteira.pipeline import load_pipeline
 from esteira.redaction import ColumnRule, Redaction, hash_value, is_drawn
 from esteira.release import Challenger, LogRules
 from predictor.app import create_app
 from predictor.prediction_log import PredictionLog
+from predictor.records import tell_failure
 from predictor.redaction import Redactor
 from predictor.sampling import Sampler
 from predictor.serving import Servings
 from predictor.shadow import Shadows
 from publishers import Mailbox, publish_spools
-from releases import BuiltRelease, build_release, raw_rows
+from releases import BuiltRelease, build_release, build_release_of, raw_rows, write_pipeline
 
 ALWAYS, HASHED, NEVER = ColumnRule(log="always"), ColumnRule(log="hashed"), ColumnRule(log="never")
 SAMPLED = ColumnRule(log="sampled", sample=0.3)
@@ -47,6 +51,7 @@ class Shop:
         )
         pointer = msgspec.structs.replace(one.pointer(), **({tried: named(two, share)} if tried else {}))
         servings.serve("shop", pointer, one.folder, two.folder if tried else None)
+        self.servings = servings
         self.client = create_app(servings, self.log, self.mailbox, None).test_client()  # type: ignore[arg-type]
 
     def ask(self, body: Any, path: str = PREDICT) -> None:
@@ -106,18 +111,72 @@ prices = st.integers(10**9, 10**12).map(lambda thousandths: (thousandths * 2 + 1
 
 @given(st.lists(st.tuples(towns, prices), min_size=1, max_size=4))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_withheld_value_is_in_no_spool_and_in_no_message(shop: Shop, secrets: list[tuple[str, float]]) -> None:
+def test_a_withheld_value_is_in_no_spool_no_message_and_no_log(
+    shop: Shop, caplog: pytest.LogCaptureFixture, secrets: list[tuple[str, float]]
+) -> None:
+    caplog.set_level(logging.DEBUG)
     rows = [{**row, "town": t, "price": p} for row, (t, p) in zip(raw_rows(4), secrets, strict=False)]
     shop.mailbox.messages.clear()
     for path, body in asked_in_every_dialect(rows):
         shop.ask(body, path)
     on_disk = shop.settle()
     assert len(shop.logged()) >= 7 * len(rows)
-    told = on_disk + b"".join(message.data for message in shop.mailbox.messages)
+    told = on_disk + b"".join(message.data for message in shop.mailbox.messages) + said(caplog).encode()
     for town, price in secrets:
         assert town.encode() not in told
         assert repr(price).encode() not in told
         assert hash_value("price", price).encode() in told
+
+
+def said(caplog: pytest.LogCaptureFixture) -> str:
+    """All that the service's own log holds, tracebacks too."""
+    return "\n".join(f"{vars(record)} {caplog.handler.format(record)}" for record in caplog.records)
+
+
+FAILING = {
+    "a function's own error": "strptime(raw.town, '%Y') > '2013-01-01'",
+    "an error of the pipeline's": "error('no ' || raw.town) IS NULL",
+    "a cast": "raw.town::INTEGER > 1",
+    "a time zone": "timezone(raw.town, TIMESTAMP '2013-01-01') > '2013-01-01'",
+}
+
+
+def build_failing(folder: Path, value: str) -> BuiltRelease:
+    """A release that fails for towns that begin with N."""
+    pipeline = write_pipeline(folder / "pipelines")
+    sql = f"SELECT raw.price, raw.town, CASE WHEN raw.town LIKE 'N%' THEN {value} END AS odd FROM raw"
+    (pipeline.folder / "features.sql").write_text(sql)
+    pipeline = load_pipeline(pipeline.folder)
+    spec = msgspec.structs.replace(pipeline.spec, prediction_log=LogRules(columns={"town": NEVER}))
+    return build_release_of(msgspec.structs.replace(pipeline, spec=spec), raw_rows(200), folder, "v2", sqlite=False)
+
+
+@pytest.mark.parametrize("value", FAILING.values(), ids=FAILING.keys())
+def test_a_value_that_no_feature_can_be_made_of_is_told_to_its_client_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, value: str
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    failing = build_failing(tmp_path / "failing", value)
+    body = {"rows": [{**raw_rows(1)[0], "town": "Nowhere-42"}]}
+    for tried in ("challenger", "shadow"):
+        shop = Shop(tmp_path / tried, LogRules(columns={"town": NEVER}))
+        pointer = msgspec.structs.replace(shop.servings.get("shop").pointer, **{tried: named(failing, 0.999)})
+        shop.servings.serve("shop", pointer, tmp_path / tried / "1" / "v1", failing.folder)
+        shop.ask(body)
+        shop.settle()
+        shop.shadows.close()
+        assert "failed" in said(caplog)
+    shop.servings.serve("shop", failing.pointer(), failing.folder)
+    answers = [shop.client.post(path, json=body) for path in (PREDICT, "/pipelines/shop/predict?slowly")]
+    answers.append(shop.client.post("/invocations", json={"dataframe_records": body["rows"]}))
+    assert {answer.status_code for answer in answers} == {400}
+    assert all("Nowhere-42" in answer.text for answer in answers)
+    assert "Nowhere-42" not in said(caplog)
+
+
+def test_what_other_libraries_say_of_a_failure_is_not_told() -> None:
+    assert tell_failure(ValueError("could not convert string to float: 'Rome'")) == "ValueError"
+    assert tell_failure(BadInput([Problem("rows[0].town", "is 'Rome'")])) == "refuses rows[0].town"
 
 
 def one_shop(folder: Path, **rules: ColumnRule) -> Shop:

@@ -47,11 +47,26 @@ def test_a_value_that_the_statement_cannot_cast_is_bad_input() -> None:
     assert query.run([{"price": 1.0, "town": "7"}]) == {"n": [7]}
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "strptime(town, '%Y') > '2013-01-01'",
+        "error('no ' || town)",
+        "timezone(town, TIMESTAMP '2013-01-01') > '2013-01-01'",
+        "regexp_matches('a', town || '[')",
+    ],
+)
+def test_a_value_that_a_function_does_not_take_is_bad_input(value: str) -> None:
+    query = FeatureQuery(f"SELECT raw._row AS _row, {value} AS n FROM raw", COLUMNS, {})
+    with pytest.raises(BadInput, match=r"features.sql cannot compute"):
+        query.run([{"price": 1.0, "town": "nowhere"}])
+
+
 def test_a_statement_reads_no_file_of_the_machine(tmp_path: Path) -> None:
     secret = tmp_path / "secret.csv"
     secret.write_text("a\n1\n")
     query = FeatureQuery(f"SELECT raw._row AS _row, a FROM raw LEFT JOIN '{secret}' ON true", COLUMNS, {})
-    with pytest.raises(PipelineInvalid, match="disabled"):
+    with pytest.raises(PipelineInvalid, match=r"does not run: PermissionException$"):
         query.run([{"price": 1.0, "town": "x"}])
 
 

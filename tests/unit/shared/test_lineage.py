@@ -35,13 +35,28 @@ def traced(select: str, rest: str = "FROM raw") -> dict[str, set[str]]:
         (
             "s.v AS x, 1 AS y",
             "FROM raw LEFT JOIN (SELECT r.a AS v, r.b AS k FROM raw r) s ON s.k = 1",
-            (set("ab"), set()),
+            (set(COLUMNS), set()),
         ),
+        ("s.w AS x, 1 AS y", "FROM raw LEFT JOIN (SELECT raw.a AS w) s ON true", (set("a"), set())),
         ("s.v AS x, 1 AS y", "FROM raw LEFT JOIN (SELECT * FROM raw) s ON s.k = 1", (set(COLUMNS), set())),
         ("*", "FROM raw", (set(COLUMNS), set(COLUMNS))),
         ("COLUMNS('a') AS x, raw.b AS y", "FROM raw", (set(COLUMNS), set("b"))),
         ("hash(raw) AS x, 1 AS y", "FROM raw", (set(COLUMNS), set())),
         ("a.part AS x, raw.b.part AS y", "FROM raw", (set("a"), set("b"))),
+        ("raw.a AS code, code AS x, 1 AS y", "FROM raw LEFT JOIN t ON raw.b = t.id", (set("ab"), set())),
+        ("b.trim() AS x, date_trunc(c, a) AS y", "FROM raw", (set("b"), set("ac"))),
+        ("extract(b FROM a) AS x, a + INTERVAL 1 DAY AS y", "FROM raw", (set("a"), set("a"))),
+        ("(SELECT struct_extract(r, 'b') FROM raw r) AS x, 1 AS y", "FROM raw", (set(COLUMNS), set())),
+        ("q.v AS x, 1 AS y", "FROM raw LEFT JOIN query('FROM raw') q ON true", (set(COLUMNS), set())),
+        ("r.b AS x, 1 AS y", "FROM raw LEFT JOIN raw AS r ON r.a = raw.a", (set(COLUMNS), set())),
+        ("u.s AS x, 1 AS y", "FROM raw LEFT JOIN t ON t.k = raw.b LEFT JOIN u USING (code)", (set("b"), set())),
+        (
+            "l.w AS x, 1 AS y",
+            "FROM raw LEFT JOIN t ON t.k = raw.b LEFT JOIN (SELECT t.v AS w) l ON true",
+            (set("b"), set()),
+        ),
+        ("COLUMNS('b(.*)') AS '\\1', z AS x, a AS y", "FROM raw", (set(COLUMNS), set("a"))),
+        ("s.v AS x, s.k AS y", "FROM raw LEFT JOIN (SELECT * FROM t) s ON s.k = raw.b", (set("b"), set("b"))),
         ("list_sum([v + a for v in [1]]) AS x, 1 AS y", "FROM raw", (set("a"), set())),
     ],
 )
@@ -51,13 +66,15 @@ def test_a_feature_derives_from_what_it_reads_and_from_what_joins_ask_for(
     assert traced(select, rest) == {"x": expected[0], "y": expected[1]}
 
 
-def test_a_join_over_a_named_subquery_derives_from_what_stands_in_it() -> None:
+def test_a_named_subquery_that_reads_raw_derives_from_all_columns() -> None:
     sql = "WITH s AS (SELECT raw.c AS v, 1 AS k FROM raw) SELECT raw.a AS y, s.v AS x FROM raw LEFT JOIN s ON s.k = 1"
-    assert trace_features(sql, COLUMNS, ["x", "y"]) == {"x": frozenset("c"), "y": frozenset("a")}
+    assert trace_features(sql, COLUMNS, ["x", "y"]) == {"x": frozenset(COLUMNS), "y": frozenset("a")}
     chained = "WITH s AS (SELECT raw.c AS v, 1 AS k FROM raw), t AS (SELECT v AS w, k FROM s)"
     for feature in ("t.w", "(SELECT w FROM t)"):
         sql = f"{chained} SELECT 1 AS y, {feature} AS x FROM raw LEFT JOIN t ON t.k = 1"
-        assert trace_features(sql, COLUMNS, ["x", "y"]) == {"x": frozenset("c"), "y": frozenset()}
+        assert trace_features(sql, COLUMNS, ["x", "y"]) == {"x": frozenset(COLUMNS), "y": frozenset()}
+    sql = "WITH s AS (SELECT v, k FROM t) SELECT raw.a AS y, s.v AS x FROM raw LEFT JOIN s ON s.k = raw.b"
+    assert trace_features(sql, COLUMNS, ["x", "y"]) == {"x": frozenset("b"), "y": frozenset("a")}
 
 
 def test_what_the_flights_derive_from() -> None:

@@ -116,6 +116,8 @@ def check_examples(site: Site, _: Sequence[str]) -> None:
         if "refused" in entry:
             raise SmokeTestFailed(f"the release of {pipeline} is refused: {entry['refused']}")
         example = site.get(f"/pipelines/{pipeline}")["example"]
+        if not example["rows"]:  # none can be shown of a release that hides columns from its log
+            continue
         answer = site.post(f"/pipelines/{pipeline}/predict", {"rows": example["rows"]})
         scores = [prediction["score"] for prediction in answer["predictions"]]
         for row, (score, expected) in enumerate(zip(scores, example["scores"], strict=True)):

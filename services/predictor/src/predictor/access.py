@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from esteira.exceptions import Forbidden, SettingsInvalid, Unauthenticated
+from esteira.exceptions import EsteiraError, Forbidden, SettingsInvalid, Unauthenticated
 from esteira.pushes import PushVerifier
 
 EVERY = "*"
@@ -107,6 +107,14 @@ class Access:
         if not ways:
             raise Forbidden("the routes below /admin need API_KEYS, or CLIENT_ADMINS, to be set")
         raise Unauthenticated(f"send {' or '.join(ways)}")
+
+    def opens(self, environ: Mapping[str, Any], pipeline: str) -> bool:
+        """Whether the request of a WSGI environment may ask about the pipeline."""
+        try:
+            self.require(environ, pipeline)
+        except EsteiraError:
+            return False
+        return True
 
     def _by_key(self, given: str, scope: str | None) -> str:
         digest = hashlib.sha256(given.encode()).digest()

@@ -44,9 +44,9 @@ def create_app(
     app = create_base_app("predictor", verifier, servings.require_ready)
     Entrance(servings, access, budget, options).guard(app)
     app.register_blueprint(make_vertex(servings, log, options))  # first: its paths are the operator's choice
-    app.register_blueprint(make_pipelines(servings, log, publisher, options))
+    app.register_blueprint(make_pipelines(servings, log, publisher, options, access))
     app.register_blueprint(make_open_inference(servings, log))
-    app.register_blueprint(make_named_models(servings, log))
+    app.register_blueprint(make_named_models(servings, log, access))
     app.register_blueprint(make_invocations(servings, log, options))
     app.register_blueprint(make_admin(servings, log))
     app.register_blueprint(make_events(servings))

@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 
-from esteira.exceptions import EsteiraError
 from esteira.logs import bind_context, is_traceparent, new_trace
 from predictor.access import Access
 from predictor.inference import JsonQuestion, predict
@@ -79,7 +78,7 @@ class FastPath:
         if serving is None or serving.is_strict or not _is_ordinary(environ):
             return None
         length = int(environ["CONTENT_LENGTH"])
-        if not self._is_let_in(environ, pipeline) or not self._budget.take(length):
+        if not self._access.opens(environ, pipeline) or not self._budget.take(length):
             return None
         data = environ["wsgi.input"].read(length)
         try:
@@ -90,15 +89,6 @@ class FastPath:
             return None
         finally:
             self._budget.give(length)
-
-    def _is_let_in(self, environ: Environ, pipeline: str) -> bool:
-        if self._access.is_open:
-            return True
-        try:
-            self._access.require(environ, pipeline)
-        except EsteiraError:
-            return False
-        return True
 
     def _predict(self, serving: Serving, data: bytes, trace: str | None) -> Any:
         if serving.challenger is None:

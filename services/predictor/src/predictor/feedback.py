@@ -10,7 +10,7 @@ from esteira.events import Outcome, OutcomesObserved, encode
 from esteira.exceptions import BadInput, Problem
 from esteira.publisher import Publisher
 from esteira.release import Release
-from esteira.schema import Row, entity_key
+from esteira.schema import Row, entity_key, show
 from predictor.decoding import MAX_ROWS
 from predictor.problems import check_objects, decode_rows, refuse
 from predictor.publishing import SOURCE
@@ -66,7 +66,7 @@ def _check_outcomes(release: Release, given: list[FeedbackOutcome]) -> None:
         raise BadInput([Problem("outcomes", f"holds {len(given)} outcomes; send 1 to {MAX_ROWS}")])
     allowed = "true, false, 1 or 0" if release.task == "classification" else "a number"
     wrong = [
-        Problem(f"outcomes[{position}].label", f"is {outcome.label}; send {allowed}")
+        Problem(f"outcomes[{position}].label", f"is {show(outcome.label)}; send {allowed}")
         for position, outcome in enumerate(given)
         if (release.task == "classification" and outcome.label not in (0, 1))
         or (release.task == "regression" and (isinstance(outcome.label, bool) or not math.isfinite(outcome.label)))

@@ -1,25 +1,34 @@
 """What the predictor says of itself: the pipelines that it serves."""
 
+from collections.abc import Callable
 from typing import Any
+
+import msgspec
 
 from predictor.prediction_log import PredictionLog
 from predictor.serving import Serving, Servings
+from predictor.state import LogState
 
 
-def list_pipelines(servings: Servings) -> list[dict[str, Any]]:
-    """Every pipeline served here, and those whose release was refused."""
-    served = [
+def _is_asked_by_all(_: str) -> bool:
+    return True
+
+
+def list_pipelines(servings: Servings, may_ask: Callable[[str], bool] = _is_asked_by_all) -> list[dict[str, Any]]:
+    """Every pipeline served here that the caller may ask, and those whose release was refused."""
+    served: list[dict[str, Any]] = [
         {"pipeline": s.pointer.pipeline, "version": s.pointer.version, "generation": s.pointer.generation}
         for s in servings.all()
     ]
     names = {entry["pipeline"] for entry in served}
-    return served + [{"pipeline": name, "refused": r} for name, r in servings.refusals().items() if name not in names]
+    served += [{"pipeline": name, "refused": r} for name, r in servings.refusals().items() if name not in names]
+    return [entry for entry in served if may_ask(entry["pipeline"])]
 
 
 def describe(servings: Servings, log: PredictionLog, name: str) -> dict[str, Any]:
     """The pipeline's schema, its champion with metrics, and the state of this worker's log."""
     serving = servings.get(name)
-    release = serving.runtime.release
+    release, counts = serving.runtime.shown, log.counts()
     return {
         "pipeline": name,
         "task": release.task,
@@ -42,8 +51,13 @@ def describe(servings: Servings, log: PredictionLog, name: str) -> dict[str, Any
         "example": {"rows": release.example, "scores": release.example_scores},
         "challenger": _describe_challenger(servings, serving),
         "refused": servings.refusals().get(name),
-        "log": log.counts(),
+        "log": {**msgspec.structs.asdict(counts), "keeper": _describe_keeper(counts.keeper)},
     }
+
+
+def _describe_keeper(state: LogState) -> dict[str, int]:
+    """Without the spools of workers, which are told to admins alone."""
+    return {"published": state.published, "lost": state.lost, "waiting_bytes": state.waiting_bytes}
 
 
 def count_shadows(servings: Servings) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from esteira.exceptions import BadInput, PermanentError, Problem
+from esteira.exceptions import BadInput, EsteiraError, PermanentError, Problem
 from esteira.release import Release
 from esteira.schema import MAX_KEY_BYTES
 from predictor.decoding import Body
@@ -100,10 +100,10 @@ def make_records(
 
 
 def tell_failure(error: Exception) -> str:
-    """What happened, for the service's own log: without the values that a client sent."""
+    """What happened, for the service's own log: without the values that a client sent, which other libraries repeat."""
     if isinstance(error, BadInput):
         return f"refuses {', '.join(problem.path for problem in error.problems[:5])}"
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error}" if isinstance(error, EsteiraError) else type(error).__name__
 
 
 def _loggable(row: Sequence[Any]) -> Sequence[float | str | None]:

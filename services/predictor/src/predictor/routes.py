@@ -1,5 +1,6 @@
 """The predictor's HTTP surface: each route parses, calls one handler, renders."""
 
+from functools import partial
 from typing import Any
 
 from flask import Blueprint, Response, request
@@ -8,6 +9,7 @@ from flask_swagger_ui import get_swaggerui_blueprint
 from esteira.events import ModelPromoted
 from esteira.publisher import Publisher
 from esteira.web import event_route, json_response, read_json_bytes
+from predictor.access import Access
 from predictor.dialects.options import DialectOptions
 from predictor.feedback import give_feedback
 from predictor.handlers import describe, list_pipelines
@@ -18,7 +20,9 @@ from predictor.prediction_log import PredictionLog
 from predictor.serving import Servings
 
 
-def make_pipelines(servings: Servings, log: PredictionLog, publisher: Publisher, options: DialectOptions) -> Blueprint:
+def make_pipelines(
+    servings: Servings, log: PredictionLog, publisher: Publisher, options: DialectOptions, access: Access
+) -> Blueprint:
     """What clients call."""
     blueprint = Blueprint("pipelines", __name__)
 
@@ -37,7 +41,7 @@ def make_pipelines(servings: Servings, log: PredictionLog, publisher: Publisher,
 
     @blueprint.get("/pipelines")
     def get_pipelines() -> Response:
-        return json_response(list_pipelines(servings))
+        return json_response(list_pipelines(servings, partial(access.opens, request.environ)))
 
     @blueprint.get("/pipelines/<name>")
     def get_pipeline(name: str) -> Response:
@@ -45,7 +49,8 @@ def make_pipelines(servings: Servings, log: PredictionLog, publisher: Publisher,
 
     @blueprint.get("/openapi.json")
     def get_openapi() -> Response:
-        return json_response(make_openapi(servings, request.host_url.rstrip("/"), options))
+        may_ask = partial(access.opens, request.environ)
+        return json_response(make_openapi(servings, request.host_url.rstrip("/"), options, may_ask))
 
     return blueprint
 

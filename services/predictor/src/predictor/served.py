@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
+from esteira.release import Release
 from esteira.runtime import ReleaseRuntime, picker
 from esteira.schema import Value, entity_key
 from predictor.decoding import Body, BodyDecoder, Encoded
+from predictor.examples import show_release
 from predictor.redaction import Redactor, make_redactor
 
 
@@ -21,6 +24,11 @@ class ServedRelease(ReleaseRuntime):
         self.decoder = BodyDecoder(self.release.columns, self.release.features, straight=straight)
         self._entity = picker([columns.index(name) for name in self.release.entity])
         self._event_time = columns.index(self.release.event_time) if self.release.event_time else None
+
+    @cached_property
+    def shown(self) -> Release:
+        """The release as clients are shown it."""
+        return show_release(self)
 
     def encode(self, read: Body) -> Encoded:
         """The rows of a body as the model takes them."""

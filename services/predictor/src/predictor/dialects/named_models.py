@@ -9,6 +9,7 @@ from werkzeug.exceptions import UnsupportedMediaType
 from esteira.exceptions import BadInput, Problem
 from esteira.release import Release
 from esteira.web import json_response
+from predictor.access import Access
 from predictor.dialects.answering import (
     answer_errors,
     choose_outputs,
@@ -35,13 +36,14 @@ class ModelRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     signature_name: str = SIGNATURE
 
 
-def make_named_models(servings: Servings, log: PredictionLog) -> Blueprint:
+def make_named_models(servings: Servings, log: PredictionLog, access: Access) -> Blueprint:
     """What clients of KServe v1 and TensorFlow Serving call."""
     blueprint = Blueprint("named_models", __name__)
 
     @blueprint.get("/v1/models")
     def get_models() -> Response:
-        return json_response({"models": [serving.pointer.pipeline for serving in servings.all()]})
+        names = [serving.pointer.pipeline for serving in servings.all()]
+        return json_response({"models": [name for name in names if access.opens(request.environ, name)]})
 
     @blueprint.get("/v1/models/<name>")
     def get_model(name: str) -> Response:

@@ -85,7 +85,7 @@ def _predict(release: Release) -> dict[str, Any]:
         f"Predict {release.label}",
         "TensorFlow Serving, KServe v1",
         answer,
-        asked=content(asked, {"instances": release.example[:1]}),
+        asked=content(asked, _example(release, "instances")),
         error=_SIMPLE_ERROR,
     )
 
@@ -106,8 +106,15 @@ def _model(release: Release) -> dict[str, Any]:
     }
 
 
-def _tensors(release: Release) -> dict[str, Any]:
-    """The release's first example, a tensor for each column."""
+def _example(release: Release | None, name: str) -> dict[str, Any] | None:
+    """The release's first example row, where it has one."""
+    return {name: release.example[:1]} if release and release.example else None
+
+
+def _tensors(release: Release) -> dict[str, Any] | None:
+    """The same, a tensor for each column."""
+    if not release.example:
+        return None
     described = describe_inputs(release)
     (row,) = msgspec.to_builtins(release.example[:1])
     return {"inputs": [{**tensor, "shape": [1, 1], "data": [row.get(tensor["name"])]} for tensor in described]}
@@ -126,14 +133,13 @@ def _invoke(release: Release | None) -> dict[str, Any]:
         "oneOf": [{"required": [form]} for form in forms],
         "properties": {**forms, "params": object_of({}, output=_TEXT)},
     }
-    example = {"dataframe_records": release.example[:1]} if release else None
     kinds = {"text/csv": "MLflow: with a header; SageMaker: without", "application/jsonlines": "a row in each line"}
     texts = {kind: {"schema": {"type": "string", "description": told}} for kind, told in kinds.items()}
     return operation(
         f"Predict {release.label}" if release else "Predict; set DEFAULT_PIPELINE, several are served",
         "MLflow, SageMaker",
         object_of({"predictions": _outputs(release)}),
-        asked={**content(asked, example), **texts},
+        asked={**content(asked, _example(release, "dataframe_records")), **texts},
         error=_MLFLOW_ERROR,
     )
 
@@ -144,7 +150,7 @@ def _vertex(release: Release | None) -> dict[str, Any]:
         f"Predict {release.label}" if release else "Predict; set DEFAULT_PIPELINE, several are served",
         "Vertex AI",
         object_of({"predictions": _outputs(release)}),
-        asked=content(asked, {"instances": release.example[:1]} if release else None),
+        asked=content(asked, _example(release, "instances")),
         error=_SIMPLE_ERROR,
     )
 

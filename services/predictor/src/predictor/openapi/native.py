@@ -80,7 +80,7 @@ def _predict(release: Release) -> dict[str, Any]:
             "predictions": array_of(answer_schema(release)),
         }
     )
-    example = {"rows": release.example[:1]}
+    example = {"rows": release.example[:1]} if release.example else None
     return operation(f"Predict {release.label}", release.pipeline, answer, asked=content(asked, example))
 
 
@@ -94,7 +94,7 @@ def _feedback(release: Release) -> dict[str, Any]:
     label: bool | float = True if release.threshold is not None else 1.0
     asked = content(
         object_of({"outcomes": array_of(outcome)}),
-        {"outcomes": [{"entity": entity, "label": label} for entity in entities]},
+        {"outcomes": [{"entity": entity, "label": label} for entity in entities]} if entities else None,
     )
     summary = f"Say what became of {release.label}"
     return operation(summary, release.pipeline, object_of({"accepted": {"type": "integer"}}), asked=asked, status="202")

@@ -137,8 +137,8 @@ def test_signals_to_the_whole_group_end_the_keeper_last(server: Server, topic: T
         server.predict()
     keeper = server.keeper()
     assert keeper is not None
-    keeper.send_signal(signal.SIGTERM)
-    keeper.send_signal(signal.SIGINT)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        keeper.send_signal(number)
     assert server.stop() < CLOUD_RUN_S
     assert server.process.returncode == 0
     assert not keeper.is_running()

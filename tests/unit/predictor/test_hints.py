@@ -72,7 +72,7 @@ def test_a_keeper_that_does_not_answer_is_not_waited_for_forever(ear: Ear, folde
 def test_of_a_long_reason_the_beginning_is_told(ear: Ear, folder: Path) -> None:
     thread = threading.Thread(target=lambda: ear.answer(ear.wait(10).askers(), "x" + "ü" * 3000))
     thread.start()
-    with pytest.raises(Unavailable, match="^xü{2000}"):
+    with pytest.raises(Unavailable, match=r"^xü{2000}"):
         Mouth(folder).ask(LOOK)
     thread.join()
 

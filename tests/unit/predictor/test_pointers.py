@@ -26,7 +26,7 @@ class InMemoryBucket:
         """Keeps the file's bytes."""
         self._objects[path] = data.read_bytes(), 1
 
-    def write_if(self, path: str, data: bytes, generation: int | None) -> None:
+    def write_if(self, path: str, data: bytes, _: int | None) -> None:
         """Writes the next generation, whatever the one before was."""
         self._objects[path] = data, self._objects.get(path, (b"", 0))[1] + 1
 

@@ -42,12 +42,16 @@ def log(tmp_path: Path) -> PredictionLog:
 def test_requests_are_published_together_in_their_order(
     log: PredictionLog, spools: SpoolPublisher, mailbox: Mailbox
 ) -> None:
-    for first in range(1200):
-        log.add("shop", "v1", logged(1, first), 1)
+    rows, rest = publishing.BATCH_ROWS // 3, 7
+    for first in range(0, 6 * rows, rows):
+        log.add("shop", "v1", logged(rows, first, width=1), 1)
+    log.add("shop", "v1", logged(rest, 6 * rows), 1)
     assert spools.publish()
-    assert mailbox.scores() == list(range(1200))
-    assert [event.microseconds for event in mailbox.events()] == [500, 500, 200]
-    assert (spools.published, spools.waiting(), spools.lost) == (1200, 0, 0)
+    assert mailbox.scores() == list(range(6 * rows + rest))
+    sizes = [len(event.predictions) for event in mailbox.events()]
+    assert max(len(message.data) for message in mailbox.messages) < publishing.BATCH_BYTES + 1000
+    assert (max(sizes) <= publishing.BATCH_ROWS, len(sizes) <= 3) == (True, True)
+    assert (spools.published, spools.waiting(), spools.lost) == (sum(sizes), 0, 0)
 
 
 def test_wide_rows_make_smaller_messages(log: PredictionLog, spools: SpoolPublisher, mailbox: Mailbox) -> None:
@@ -311,7 +315,7 @@ sys.path[:0] = [{tests!r}]
 from predictor.prediction_log import PredictionLog
 from spools import Mailbox, logged
 log = PredictionLog(Mailbox(), Path({root!r}))
-for first in range({rows}): log.add("shop", "v1", logged(1, first), 1)
+for first in range({rows}): log.add("shop", "v1", logged(1, first, width=200), 1)
 """
 
 

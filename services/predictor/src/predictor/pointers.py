@@ -1,8 +1,8 @@
 """Follows the pointers in the bucket, brings their releases into the cache, and tells the workers.
 
 A release is fetched whole and verified before anyone hears of it. One that cannot be had is refused: workers keep what
-they have, and the reason is told. While the bucket is away it is awaited, and only told of where nothing serves. While a canary or a shadow runs its challenger is fetched after the champion;
-whatever becomes of it, the champion serves.
+they have, and the reason is told. While the bucket is away it is awaited, and only told of where nothing serves. While
+a canary or a shadow runs its challenger is fetched after the champion; whatever becomes of it, the champion serves.
 """
 
 import hashlib

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -80,7 +81,7 @@ class Server:
 
     def keeper(self) -> psutil.Process | None:
         """The process that talks to the cloud."""
-        return next((child for child in self._children() if "predictor.keeper" in child.cmdline()), None)
+        return next(filter(_is_keeper, self._children()), None)
 
     def workers(self) -> list[psutil.Process]:
         """The processes that answer."""
@@ -96,6 +97,12 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(timeout=20)
         return time.monotonic() - begun
+
+
+def _is_keeper(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):  # it has just died
+        return "predictor.keeper" in process.cmdline()
+    return False
 
 
 def environment(bucket: str, project: str, folder: Path) -> dict[str, str]:

@@ -84,6 +84,8 @@ def read_manifest(folder: Path, sha256: str | None) -> Release:
         release = msgspec.json.decode(path.read_bytes(), type=Release)
     except FileNotFoundError:
         raise ReleaseRefused(f"{folder} holds no {MANIFEST}") from None
+    except OSError as error:
+        raise ReleaseRefused(f"{folder / MANIFEST} cannot be read: {error}") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ReleaseRefused(f"{MANIFEST} is not a release's: {error}; release it again") from error
     _check_names(release)
@@ -102,6 +104,8 @@ def verify(path: Path, sha256: str) -> None:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except FileNotFoundError:
         raise ReleaseRefused(f"the release lacks {path.name}") from None
+    except OSError as error:  # a bad disk, say
+        raise ReleaseRefused(f"{path.name} cannot be read: {error}") from error
     if found != sha256:
         raise ReleaseRefused(f"{path.name} has sha256 {found}, expected {sha256}; the file was changed or damaged")
 
@@ -121,7 +125,8 @@ def _check_names(release: Release) -> None:
     """Every file lies within the release's folder, and every file that serving reads is hashed."""
     for name in release.files:
         path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\\" in name or name in ("", ".", MANIFEST):
+        plain = name == path.as_posix() and "\\" not in name and name not in (".", MANIFEST)
+        if path.is_absolute() or ".." in path.parts or not plain:
             raise ReleaseRefused(f"{MANIFEST} names {name!r}, which is no file within its own folder; release it again")
     needed = {MODEL, *release.reference.values(), *([REFERENCE] if release.form.statement is not None else [])}
     unknown = needed - set(release.files)

@@ -1,3 +1,4 @@
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -66,6 +67,22 @@ def test_without_a_keeper_a_hint_is_lost_and_a_question_fails(folder: Path) -> N
 def test_a_keeper_that_does_not_answer_is_not_waited_for_forever(ear: Ear, folder: Path) -> None:
     with pytest.raises(Unavailable, match="not read within"):
         Mouth(folder).ask(LOOK, seconds=0.05)
+
+
+def test_of_a_long_reason_the_beginning_is_told(ear: Ear, folder: Path) -> None:
+    thread = threading.Thread(target=lambda: ear.answer(ear.wait(10).askers(), "x" + "ü" * 3000))
+    thread.start()
+    with pytest.raises(Unavailable, match=r"^xü{2000}"):
+        Mouth(folder).ask(LOOK)
+    thread.join()
+
+
+def test_without_a_folder_a_hint_is_lost_and_a_question_fails(ear: Ear, folder: Path) -> None:
+    shutil.rmtree(folder)
+    ear.answer(["asker"])
+    assert not Mouth(folder).hint(LOOK)
+    with pytest.raises(Unavailable, match="started again"):
+        Mouth(folder).ask(LOOK)
 
 
 def test_a_new_keeper_takes_the_place_of_one_that_died(ear: Ear, folder: Path) -> None:

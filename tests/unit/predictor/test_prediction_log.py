@@ -47,7 +47,9 @@ def test_a_large_request_is_cut_and_counts_its_time_once(
 ) -> None:
     log.add("shop", "v1", logged(1000), 33)
     spools.publish()
-    assert [(len(e.predictions), e.microseconds) for e in mailbox.events()] == [(500, 33), (500, 0)]
+    assert [(len(e.predictions), e.microseconds) for e in mailbox.events()] == [(1000, 33)]
+    assert log._writer.folder is not None
+    assert (log._writer.folder / "00000001.log").read_bytes().count(b"\n") == 2
 
 
 def test_failures_are_told_with_the_next_predictions(

@@ -42,12 +42,16 @@ def log(tmp_path: Path) -> PredictionLog:
 def test_requests_are_published_together_in_their_order(
     log: PredictionLog, spools: SpoolPublisher, mailbox: Mailbox
 ) -> None:
-    for first in range(1200):
-        log.add("shop", "v1", logged(1, first), 1)
+    rows, rest = publishing.BATCH_ROWS // 3, 7
+    for first in range(0, 6 * rows, rows):
+        log.add("shop", "v1", logged(rows, first, width=1), 1)
+    log.add("shop", "v1", logged(rest, 6 * rows), 1)
     assert spools.publish()
-    assert mailbox.scores() == list(range(1200))
-    assert [event.microseconds for event in mailbox.events()] == [500, 500, 200]
-    assert (spools.published, spools.waiting(), spools.lost) == (1200, 0, 0)
+    assert mailbox.scores() == list(range(6 * rows + rest))
+    sizes = [len(event.predictions) for event in mailbox.events()]
+    assert max(len(message.data) for message in mailbox.messages) < publishing.BATCH_BYTES + 1000
+    assert (max(sizes) <= publishing.BATCH_ROWS, len(sizes) <= 3) == (True, True)
+    assert (spools.published, spools.waiting(), spools.lost) == (sum(sizes), 0, 0)
 
 
 def test_wide_rows_make_smaller_messages(log: PredictionLog, spools: SpoolPublisher, mailbox: Mailbox) -> None:
@@ -107,6 +111,14 @@ def test_a_message_that_no_one_will_ever_take_does_not_stop_the_others(
     log.add("shop", "v1", logged(1, 1))
     spools.publish()
     assert (mailbox.scores(), spools.lost, spools.published) == ([1], 1, 1)
+
+
+def test_of_a_batch_only_what_was_refused_is_lost(log: PredictionLog, spools: SpoolPublisher, mailbox: Mailbox) -> None:
+    mailbox.errors = [BadInput([])]
+    log.add("shop", "v1", logged(1))
+    log.add("shop", "v2", logged(3))
+    assert spools.publish()
+    assert (mailbox.scores("v2"), spools.lost, spools.published) == ([0, 1, 2], 1, 3)
 
 
 def test_a_spool_over_its_limit_drops_the_oldest_and_counts_them(
@@ -199,6 +211,90 @@ def test_two_keepers_publish_nothing_twice(
     assert mailbox.scores() == [0, 1, 2]
 
 
+def test_a_keeper_that_waited_begins_where_the_other_one_ended(
+    log: PredictionLog, spools: SpoolPublisher, mailbox: Mailbox, tmp_path: Path
+) -> None:
+    log.add("shop", "v1", logged(2))
+    assert spools.publish()
+    waiting = SpoolPublisher(mailbox, tmp_path)  # type: ignore[arg-type]
+    assert (waiting.publish(), waiting.waiting(), waiting.state().waiting_bytes) == (False, 0, 0)
+    log.add("shop", "v1", logged(1, 2))
+    assert spools.publish()
+    spools.close()
+    log.add("shop", "v1", logged(1, 3))
+    assert waiting.publish()
+    waiting.close()
+    assert mailbox.scores() == [0, 1, 2, 3]
+    assert waiting.published == 1
+    assert len({message.attributes["ce-id"] for message in mailbox.messages}) == 3
+
+
+def test_what_is_no_spool_is_left_alone(
+    log: PredictionLog, spools: SpoolPublisher, mailbox: Mailbox, tmp_path: Path
+) -> None:
+    (tmp_path / "lost+found").mkdir(0o000)
+    (tmp_path / "0").mkdir()
+    (tmp_path / "x.log").touch()
+    log.add("shop", "v1", logged(2))
+    assert log._writer.folder is not None
+    (log._writer.folder / "x.log").touch()
+    assert spools.publish()
+    assert (mailbox.scores(), spools.has_living(), spools.has_ended()) == ([0, 1], True, False)
+    assert {path.name for path in tmp_path.iterdir()} >= {"lost+found", "0", "x.log"}
+
+
+def test_a_spool_that_cannot_be_read_does_not_hold_up_the_others(
+    log: PredictionLog,
+    spools: SpoolPublisher,
+    mailbox: Mailbox,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broken = tmp_path / ("0" * 32)
+    (broken / "sent").mkdir(parents=True)
+    (broken / "lock").symlink_to("lock")
+    for first in range(0, 1000, 500):
+        log.add("shop", "v1", logged(500, first))
+    for _ in range(2):
+        assert not spools.publish()
+    assert mailbox.scores() == list(range(1000))
+    assert (spools.waiting(), spools.count_waiting(), spools.state().published, spools.has_ended()) == (
+        0,
+        0,
+        1000,
+        False,
+    )
+    told = [record for record in caplog.records if record.message == "spool failed"]
+    assert [getattr(record, "spool", "") for record in told] == [str(broken)] * 2
+    (broken / "sent").rmdir()
+    (broken / "lock").unlink()
+    assert spools.publish()
+
+
+def test_what_could_not_be_settled_is_not_sent_or_counted_again(
+    log: PredictionLog, spools: SpoolPublisher, mailbox: Mailbox
+) -> None:
+    class Breaking(Mailbox):
+        """While a message is on its way the place of its spool's progress is taken."""
+
+        def publish(self, message: Message) -> None:
+            super().publish(message)
+            assert log._writer.folder is not None
+            (log._writer.folder / "sent").rename(log._writer.folder / "kept")
+            (log._writer.folder / "sent").mkdir()
+
+    breaking = Breaking()
+    spools._publisher = breaking  # type: ignore[assignment]
+    log.add("shop", "v1", logged(2))
+    assert not spools.publish()
+    assert not spools.publish()
+    assert log._writer.folder is not None
+    (log._writer.folder / "sent").rmdir()
+    (log._writer.folder / "kept").rename(log._writer.folder / "sent")
+    assert spools.publish()
+    assert (breaking.scores(), spools.published, spools.count_waiting()) == ([0, 1], 2, 0)
+
+
 def test_the_lock_of_a_keeper_goes_with_its_process(tmp_path: Path) -> None:
     code = f"from pathlib import Path; from predictor.spool import lock_root; print(lock_root(Path({str(tmp_path)!r})))"
     held = lock_root(tmp_path)
@@ -219,7 +315,7 @@ sys.path[:0] = [{tests!r}]
 from predictor.prediction_log import PredictionLog
 from spools import Mailbox, logged
 log = PredictionLog(Mailbox(), Path({root!r}))
-for first in range({rows}): log.add("shop", "v1", logged(1, first), 1)
+for first in range({rows}): log.add("shop", "v1", logged(1, first, width=200), 1)
 """
 
 

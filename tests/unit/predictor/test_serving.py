@@ -1,6 +1,7 @@
 """What a worker makes of what the keeper tells."""
 
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -8,6 +9,7 @@ import pytest
 
 from esteira.exceptions import Unavailable
 from esteira.release import Challenger, Pointer, release_path
+from predictor.hints import VERIFY, Ear
 from predictor.serving import Servings
 from predictor.state import Board, Fetched, Notice, Refusal, StateFolder
 from releases import BuiltRelease, build_release, write_manifest
@@ -126,6 +128,20 @@ def test_a_release_that_was_damaged_since_is_served_once_it_was_fetched_again(
     told.tell(pointer=first.pointer(), champion=Fetched(str(folder), 2))
     assert told.served() == "v1"
     assert [r.levelname for r in caplog.records if "damaged" in r.message] == ["WARNING"]
+
+
+def test_a_release_whose_damage_comes_back_is_not_asked_for_all_the_time(
+    told: Told, first: BuiltRelease, tmp_path: Path, socket_enabled: None
+) -> None:
+    folder = shutil.copytree(first.folder, tmp_path / "copy")
+    (folder / "model.onnx").write_bytes(b"damaged")
+    with closing(Ear(told.state.path)) as ear:
+        for arrived in range(5):
+            told.tell(pointer=first.pointer(), champion=Fetched(str(folder), arrived))
+        assert ear.wait(10) == [VERIFY]
+    shutil.copytree(first.folder, folder, dirs_exist_ok=True)
+    told.servings.apply()
+    assert told.served() == "v1"
 
 
 def test_a_worker_without_a_state_folder_goes_on(told: Told, first: BuiltRelease) -> None:

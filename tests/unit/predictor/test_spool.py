@@ -1,4 +1,6 @@
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from pathlib import Path, PosixPath
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -36,6 +38,69 @@ def test_what_is_taken_stays_under_way_until_it_is_settled(tmp_path: Path) -> No
     third = SpoolReader(writer.folder).take(500, 1000)
     assert third is not None
     assert (third.rows, again.waiting() > 0) == (1, True)
+
+
+class Watched(PosixPath):
+    """A folder where something may happen whenever it is listed."""
+
+    listed: Callable[[], None]
+
+    def glob(self, *arguments: Any, **more: Any) -> Iterator[Path]:
+        """Does it, then lists."""
+        self.listed()
+        return super().glob(*arguments, **more)
+
+
+@pytest.mark.parametrize("at", range(1, 4))
+def test_a_record_written_just_before_its_segment_is_full_is_read(tmp_path: Path, at: int) -> None:
+    writer = SpoolWriter(tmp_path, segment_bytes=30)
+    writer.append(Header("shop", "v0", 1), b"")
+    assert writer.folder is not None
+    folder, left = Watched(writer.folder), [at]
+
+    def listed() -> None:
+        left[0] -= 1
+        for number in range(1, 4) if left[0] == 0 else ():
+            writer.append(Header("shop", f"v{number}", 1), b"")
+
+    folder.listed = lambda: None
+    reader = SpoolReader(folder)
+    reader.take(500, 1000)
+    reader.settle(1)
+    folder.listed = listed
+    found = []
+    while left[0] > 0 or len(found) < 3:
+        if (batch := reader.take(500, 1000)) is None:
+            assert left[0] > 0
+            continue
+        found += [record.header.model_version for record in batch.records]
+        reader.settle(batch.rows)
+    assert found == ["v1", "v2", "v3"]
+
+
+def test_what_could_not_be_settled_stays_under_way(tmp_path: Path) -> None:
+    writer = SpoolWriter(tmp_path)
+    for _ in range(3):
+        writer.append(Header("shop", "v1", 1), b"{}")
+    assert writer.folder is not None
+    reader = SpoolReader(writer.folder)
+    first = reader.take(2, 1000)
+    away = writer.folder.rename(tmp_path / "away")  # no disk, for a while
+    with pytest.raises(FileNotFoundError):
+        reader.settle(2)
+    away.rename(writer.folder)
+    assert (reader.settled, reader.take(500, 1000), SpoolReader(writer.folder).take(500, 1000)) == (0, first, first)
+    reader.settle(2)
+    assert (reader.settled, reader.count(), SpoolReader(writer.folder).count()) == (2, 1, 1)
+
+
+def test_what_is_counted_may_go_meanwhile(tmp_path: Path) -> None:
+    writer = SpoolWriter(tmp_path, segment_bytes=1)
+    for _ in range(2):
+        writer.append(Header("shop", "v1", 1), b"{}")
+    assert writer.folder is not None
+    (writer.folder / "00000000.log").symlink_to(tmp_path / "gone")
+    assert SpoolReader(writer.folder).count() == 2
 
 
 @settings(max_examples=40, deadline=None)

@@ -120,6 +120,7 @@ def _without(release: Release, name: str) -> Release:
     [
         (lambda r: {"files": {**r.files, "../../outside": File("0", 1)}}, "outside"),
         (lambda r: {"files": {**r.files, "/outside": File("0", 1)}}, "outside"),
+        (lambda r: {"files": {**r.files, "./release.json": File("0", 1)}}, "no file within"),
         (lambda _: {"reference": {"towns": "../towns.parquet"}}, "does not list"),
         (lambda _: {"example_scores": [0.1, 0.1, 0.1]}, "answers"),
         (lambda _: {"example_scores": []}, "answers"),

@@ -87,12 +87,15 @@ class Mouth:
             Unavailable: it could not, or there is none.
         """
         name = f"asker-{uuid4().hex}"
-        answers = _bind(self._folder, name)
+        try:
+            answers = _bind(self._folder, name)
+        except OSError:  # the folder goes with the keeper
+            raise _nobody() from None
         try:
             answers.settimeout(seconds)
             if not self.hint(f"{word} {name}"):
-                raise Unavailable("the process that follows the pointers is being started again; ask again soon")
-            if error := answers.recv(_LARGEST).decode():
+                raise _nobody()
+            if error := answers.recv(_LARGEST).decode(errors="replace"):
                 raise Unavailable(error)
         except TimeoutError:
             raise Unavailable(f"the pointers were not read within {seconds:g} s") from None
@@ -101,22 +104,26 @@ class Mouth:
             (self._folder / name).unlink(missing_ok=True)
 
 
+def _nobody() -> Unavailable:
+    return Unavailable("the process that follows the pointers is being started again; ask again soon")
+
+
 def _bind(folder: Path, name: str) -> socket.socket:
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     with _short(folder, name) as path:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         made.bind(path)
     return made
 
 
 def _send(folder: Path, name: str, text: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, _short(folder, name) as path:
-        sender.setblocking(False)
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, _short(folder, name) as path:
+            sender.setblocking(False)
             sender.sendto(text.encode()[:_LARGEST], path)
-        except BlockingIOError:  # so many wait there already that it will look
-            return True
-        except OSError:
-            return False
+    except BlockingIOError:  # so many wait there already that it will look
+        return True
+    except OSError:
+        return False
     return True
 
 

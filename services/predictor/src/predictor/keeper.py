@@ -13,6 +13,8 @@ import os
 import signal
 from collections.abc import Mapping
 
+from predictor.supervisor import FORWARDED
+
 
 def main(environ: Mapping[str, str]) -> None:
     """Works until its standard input ends."""
@@ -24,6 +26,6 @@ def main(environ: Mapping[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in FORWARDED:
+        signal.signal(number, signal.SIG_IGN)
     main(os.environ)

@@ -6,9 +6,10 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from esteira.bucket import Bucket
 from esteira.exceptions import TransientError
@@ -55,6 +56,9 @@ class Following(threading.Thread):
 
     def run(self) -> None:
         """Looks, listens, and looks again."""
+        _run_or_end(self._follow)
+
+    def _follow(self) -> None:
         askers: list[str] = []
         while True:
             error = self._look()
@@ -102,6 +106,9 @@ class Publishing(threading.Thread):
 
     def run(self) -> None:
         """Publishes what has waited long enough, or is much; at the end, everything."""
+        _run_or_end(self._publish_all)
+
+    def _publish_all(self) -> None:
         begun = flushed = time.monotonic()
         while not self._ending.wait(min(TICK_SECONDS, self._flush_seconds)):
             if not self._first.is_set() and time.monotonic() - begun < BEGIN_SECONDS:
@@ -109,8 +116,12 @@ class Publishing(threading.Thread):
             if self._is_due(time.monotonic() - flushed):
                 flushed = time.monotonic()
                 self._publish()
-        while not self._publish() or (self._orphaned and self._spools.has_living()):
+        while not self._is_done() or (self._orphaned and self._spools.has_living()):
             time.sleep(TICK_SECONDS / 5)
+
+    def _is_done(self) -> bool:
+        """Whether nothing is left, or another keeper is at it."""
+        return self._publish() or not (self._spools.is_mine or self._spools.has_ended())
 
     def end(self, seconds: float, *, orphaned: bool) -> int:
         """Publishes what is left, and what workers that live on still add where it is `orphaned`.
@@ -133,6 +144,7 @@ class Publishing(threading.Thread):
 
     def _publish(self) -> bool:
         """Whether nothing is left."""
+        ending = self._ending.is_set()
         try:
             return self._spools.publish()
         except TransientError as error:
@@ -142,7 +154,10 @@ class Publishing(threading.Thread):
             logger.exception("prediction log failed")
         finally:
             self._tell()
-        self._ending.wait(AGAIN_SECONDS)
+        if ending:
+            time.sleep(AGAIN_SECONDS)
+        else:
+            self._ending.wait(AGAIN_SECONDS)
         return False
 
     def _tell(self) -> None:
@@ -165,9 +180,26 @@ def keep(environ: Mapping[str, str]) -> None:
     following.start()
     publishing.start()
     told = sys.stdin.buffer.read()
-    if pending := publishing.end(float(told or ORPHAN_SECONDS), orphaned=not told):
-        facts = {"pending": pending, "spool": str(settings.spool)}
-        logger.error("predictions lost at the end, unless the spool outlives the container", extra=facts)
-    shutil.rmtree(state.path, ignore_errors=True)
+    try:
+        if pending := publishing.end(float(told or ORPHAN_SECONDS), orphaned=not told):
+            facts = {"pending": pending, "spool": str(settings.spool)}
+            logger.error("predictions lost at the end, unless the spool outlives the container", extra=facts)
+        shutil.rmtree(state.path, ignore_errors=True)
+    finally:
+        _leave(sys.exc_info()[1])
+
+
+def _run_or_end(run: Callable[[], None]) -> None:
+    """A keeper that lost one of its threads is of no use: where it ends another one is started."""
+    try:
+        run()
+    except BaseException as error:
+        _leave(error)
+
+
+def _leave(error: BaseException | None) -> NoReturn:
+    """Ends the process at once: a thread may still wait for Pub/Sub or for the bucket."""
+    if error is not None:
+        logger.error("keeper failed", exc_info=error)
     sys.stdout.flush()
-    os._exit(0)  # a thread may still wait for Pub/Sub or for the bucket
+    os._exit(0 if error is None else 1)

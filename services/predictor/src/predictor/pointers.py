@@ -1,8 +1,8 @@
 """Follows the pointers in the bucket, brings their releases into the cache, and tells the workers.
 
 A release is fetched whole and verified before anyone hears of it. One that cannot be had is refused: workers keep what
-they have, and the reason is told. While a canary or a shadow runs its challenger is fetched after the champion;
-whatever becomes of it, the champion serves.
+they have, and the reason is told. While the bucket is away it is awaited, and only told of where nothing serves. While
+a canary or a shadow runs its challenger is fetched after the champion; whatever becomes of it, the champion serves.
 """
 
 import hashlib
@@ -93,7 +93,13 @@ class Pointers:
 
     def _settle(self, pipeline: str, version: str, pointer: Callable[[], Pointer]) -> bool:
         """Brings in what `pointer` gives; whether nothing is to be gained by trying again."""
-        refusal, again = _attempt(pipeline, version, lambda: self._bring_in(pipeline, pointer()))
+        try:
+            refusal, again = _attempt(pipeline, version, lambda: self._bring_in(pipeline, pointer()))
+        except TransientError as error:
+            waits = _wait(pipeline, version, error)
+            if self._notice(pipeline).champion is None:
+                self._tell(pipeline, refused=waits)
+            return False
         if refusal is not None:
             if self._notice(pipeline).refused != refusal:
                 facts = {"pipeline": pipeline, "version": version, "reason": refusal.reason}
@@ -121,7 +127,13 @@ class Pointers:
             found = self._fetch(wanted.path, wanted.sha256)
             self._tell(pipeline, challenger=found, refused_challenger=None)
 
-        refusal, again = _attempt(pipeline, wanted.version, bring)
+        try:
+            refusal, again = _attempt(pipeline, wanted.version, bring)
+        except TransientError as error:
+            waits = _wait(pipeline, wanted.version, error)
+            if notice.challenger is None:
+                self._tell(pipeline, refused_challenger=waits)
+            return False
         if refusal is not None:
             if notice.refused_challenger != refusal:
                 facts = {"pipeline": pipeline, "version": wanted.version, "reason": refusal.reason}
@@ -146,11 +158,23 @@ class Pointers:
             self._board = board
 
 
+def _wait(pipeline: str, version: str, error: TransientError) -> Refusal:
+    """No fault of the release: nobody is called for it."""
+    logger.warning("release awaited", extra={"pipeline": pipeline, "version": version, "error": str(error)})
+    return Refusal(pipeline, version, str(error))
+
+
 def _attempt(pipeline: str, version: str, bring: Callable[[], None]) -> tuple[Refusal | None, bool]:
-    """Why it failed, if it did, and whether another time may do better."""
+    """Why it failed, if it did, and whether another time may do better.
+
+    Raises:
+        Unavailable: the bucket does not answer.
+    """
     try:
         bring()
-    except (TransientError, NotFound) as error:
+    except TransientError:
+        raise
+    except NotFound as error:
         return Refusal(pipeline, version, str(error)), True
     except (EsteiraError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         return Refusal(pipeline, version, str(error)), False

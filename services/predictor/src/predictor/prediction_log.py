@@ -17,7 +17,7 @@ from uuid import uuid4
 import msgspec
 
 from esteira.publisher import Publisher
-from predictor.publishing import BATCH_ROWS, make_message
+from predictor.publishing import make_message
 from predictor.sampling import Sampler
 from predictor.spool import SPOOL_BYTES, Header, Record, SpoolWriter
 from predictor.state import LogState, StateFolder
@@ -25,6 +25,8 @@ from predictor.state import LogState, StateFolder
 logger = logging.getLogger(__name__)
 
 COMPLAIN_SECONDS = 60.0
+RECORD_ROWS = 500
+"""A record is never cut, and Pub/Sub takes 10 MB: wide rows are to fit."""
 
 
 LoggedFeatures = Sequence[float | str | None] | msgspec.Raw
@@ -104,8 +106,8 @@ class PredictionLog:
         Raises:
             Unavailable: `strict`, and Pub/Sub does not answer.
         """
-        for start in range(0, len(predictions), BATCH_ROWS):
-            some = predictions[start : start + BATCH_ROWS]
+        for start in range(0, len(predictions), RECORD_ROWS):
+            some = predictions[start : start + RECORD_ROWS]
             header = Header(pipeline, model_version, len(some), 0 if start else microseconds, shadow=shadow)
             if strict:
                 self._publish_now(Record(header, _encode(some)))

@@ -6,7 +6,9 @@ are counted, and an ERROR says so.
 """
 
 import logging
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -21,7 +23,8 @@ from predictor.state import LogState
 
 logger = logging.getLogger(__name__)
 
-BATCH_ROWS = 500
+BATCH_ROWS = 5000
+"""Of an event, about: whoever hears it stores so many in a second or two."""
 BATCH_BYTES = 1 << 20
 ROUNDS = 64
 AT_ONCE = 8
@@ -44,6 +47,7 @@ class SpoolPublisher:
         self._spool_bytes = spool_bytes
         self._lock: Lock | None = None
         self._spools: dict[Path, _Spool] = {}
+        self._failed: set[Path] = set()
         self._threads = ThreadPoolExecutor(AT_ONCE, "publishing")
         self.published = 0
         self.lost = 0
@@ -59,20 +63,23 @@ class SpoolPublisher:
             Unavailable: Pub/Sub does not answer; nothing is lost by it, unless a spool is too large.
         """
         if self._lock is None:
+            self._spools = {}  # how far they are the other keeper wrote down
             self._lock = lock_root(self._root)
         if self._lock is None:
             return False
+        self._failed = set()
         self._look()
-        ended = {folder: lock for folder in self._spools if (lock := lock_spool(folder))}  # before they are drained
+        ended = self._lock_ended()  # before they are drained
         try:
             done = self._drain()
-            for folder in ended if done else []:
-                remove_spool(folder)
+            for folder in set(ended) - self._failed if done else ():
+                with self._apart(folder):
+                    remove_spool(folder)
         finally:
             self._trim()
             for lock in ended.values():
                 lock.free()
-        return done
+        return done and not self._failed
 
     def close(self) -> None:
         """Leaves them to another keeper."""
@@ -96,45 +103,87 @@ class SpoolPublisher:
 
     def state(self) -> LogState:
         """What was done so far, and what waits."""
-        self._look()
+        waiting = self.waiting()
         settled = {folder.name: spool.reader.settled for folder, spool in self._spools.items()}
-        return LogState(self.published, self.lost, self.waiting(), settled)
+        return LogState(self.published, self.lost, waiting, settled)
 
     def waiting(self) -> int:
         """Bytes in all spools that are not published."""
         self._look()
-        return sum(spool.reader.waiting() for spool in self._spools.values())
+        found = 0
+        for folder, spool in self._spools.items():
+            with self._apart(folder):
+                found += spool.reader.waiting()
+        return found
 
     def count_waiting(self) -> int:
-        """Predictions in all spools that are not published; it reads them all."""
-        self._look()
-        return sum(spool.reader.count() for spool in self._spools.values())
+        """Predictions in all spools that are not published; it reads them all, beside a thread that publishes too."""
+        found = 0
+        for folder in find_spools(self._root):
+            with suppress(OSError):
+                found += SpoolReader(folder).count()
+        return found
 
     def _look(self) -> None:
-        known = self._spools
-        self._spools = {folder: known.get(folder) or _Spool(folder) for folder in find_spools(self._root)}
+        found: dict[Path, _Spool] = {}
+        for folder in find_spools(self._root):
+            with self._apart(folder):
+                found[folder] = self._spools.get(folder) or _Spool(folder)
+        self._spools = found
+
+    @contextmanager
+    def _apart(self, folder: Path) -> Iterator[None]:
+        """A spool that fails is told once each time that all are published, and does not hold up the others."""
+        try:
+            yield
+        except OSError as error:
+            if folder not in self._failed:
+                self._failed.add(folder)
+                logger.error("spool failed", extra={"spool": str(folder), "error": str(error)})  # noqa: TRY400
+
+    def _lock_ended(self) -> dict[Path, Lock]:
+        found: dict[Path, Lock] = {}
+        for folder in self._spools:
+            with self._apart(folder):
+                if lock := lock_spool(folder):
+                    found[folder] = lock
+        return found
 
     def _drain(self) -> bool:
         """In rounds, a batch of each worker in each, so that a busy one does not hold up the others."""
         for _ in range(ROUNDS):
-            taken = [spool for spool in self._spools.values() if spool.take()]
+            taken = self._take()
             if not taken:
                 return True
             sent = {spool: self._threads.submit(spool.send, self._publisher) for spool in taken}
             wait(sent.values())
             for spool in (spool for spool, future in sent.items() if future.exception() is None):
-                self.published += spool.rows - spool.lost
-                self.lost += spool.lost
-                spool.settle()
+                self._settle(spool)
             for future in sent.values():
                 future.result()
         return False
 
+    def _take(self) -> list["_Spool"]:
+        taken: list[_Spool] = []
+        for folder in self._spools.keys() - self._failed:
+            with self._apart(folder):
+                if self._spools[folder].take():
+                    taken.append(self._spools[folder])
+        return taken
+
+    def _settle(self, spool: "_Spool") -> None:
+        rows, lost = spool.rows, spool.lost
+        with self._apart(spool.reader.folder):
+            spool.settle()
+            self.published += rows - lost
+            self.lost += lost
+
     def _trim(self) -> None:
-        for spool in self._spools.values():
-            if lost := spool.reader.trim(self._spool_bytes):
-                self.lost += lost
-                logger.error("predictions lost: the spool is full", extra={"lost": lost, "lost_in_all": self.lost})
+        for folder, spool in self._spools.items():
+            with self._apart(folder):
+                if lost := spool.reader.trim(self._spool_bytes):
+                    self.lost += lost
+                    logger.error("predictions lost: the spool is full", extra={"lost": lost, "lost_in_all": self.lost})
 
 
 class _Spool:
@@ -143,7 +192,7 @@ class _Spool:
     def __init__(self, folder: Path) -> None:
         self.reader = SpoolReader(folder)
         self._batch: Batch | None = None
-        self._sending: list[Message] = []
+        self._sending: list[tuple[Message, int]] = []
         self.lost = 0
         """Of the batch's predictions, those that no one will ever take."""
 
@@ -161,11 +210,12 @@ class _Spool:
     def send(self, publisher: Publisher) -> None:
         """Sends what is not sent yet of the batch."""
         while self._sending:
+            message, rows = self._sending[0]
             try:
-                publisher.publish(self._sending[0])
+                publisher.publish(message)
             except PermanentError as error:  # it must not stand in the way of the others
                 logger.error("predictions lost: not publishable", extra={"error": str(error)})  # noqa: TRY400
-                self.lost = self.rows
+                self.lost += rows
             self._sending.pop(0)
 
     def settle(self) -> None:
@@ -175,20 +225,26 @@ class _Spool:
 
 
 def _has_ended(folder: Path) -> bool:
-    if (lock := lock_spool(folder)) is None:
-        return False
-    lock.free()
-    return True
+    with suppress(OSError):  # publishing meets it too, and says it
+        if lock := lock_spool(folder):
+            lock.free()
+            return True
+    return False
 
 
-def make_messages(batch: Batch) -> list[Message]:
-    """One for each release, answers and shadows apart; while one is tried out the records of two alternate."""
+def make_messages(batch: Batch) -> list[tuple[Message, int]]:
+    """One for each release, answers and shadows apart; while one is tried out the records of two alternate.
+
+    Returns:
+        Each with its number of predictions.
+    """
     releases: dict[tuple[str, str, bool], list[Record]] = {}
     for head, record in ((record.header, record) for record in batch.records if record.header.pipeline):
         releases.setdefault((head.pipeline, head.model_version, head.shadow), []).append(record)
+    ids = [batch.event_id(pipeline, version, shadow=shadow) for pipeline, version, shadow in releases]
     return [
-        make_message(records[0].header, records, batch.event_id(pipeline, version, shadow=shadow))
-        for (pipeline, version, shadow), records in releases.items()
+        (make_message(records[0].header, records, event_id), sum(record.header.rows for record in records))
+        for event_id, records in zip(ids, releases.values(), strict=True)
     ]
 
 

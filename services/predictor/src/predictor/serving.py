@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.05
 AGAIN_SECONDS = 2.0
 """After which a release is tried again that failed by no fault of its own."""
+FETCH_SECONDS = 30.0
+"""After which the keeper is asked again to fetch a damaged release anew."""
 
 
 class Serving(msgspec.Struct, frozen=True):
@@ -64,6 +66,7 @@ class Servings:
         self._refusals: dict[str, Refusal] = {}
         self._refused_challengers: dict[str, Refusal] = {}
         self._followed: dict[str, Notice] = {}
+        self._asked_for: dict[str, float] = {}
         self._stamp: tuple[int, int] | None = None
         self._looked = False
         self._applying = threading.Lock()
@@ -163,9 +166,9 @@ class Servings:
         try:
             return self.serve(pipeline, pointer, Path(champion.folder), Path(challenger.folder) if challenger else None)
         except EsteiraError as error:
-            if self._is_fetched_again(Path(champion.folder), pointer.sha256):
+            if self._is_damaged(Path(champion.folder), pointer.sha256):
                 self._refusals = {**self._refusals, pipeline: Refusal(pipeline, pointer.version, str(error))}
-                return True
+                return False
             reason, done = str(error), True
         except Exception as error:  # no memory, say: the other pipelines go on
             logger.exception("release not brought in", extra={"pipeline": pipeline})
@@ -201,8 +204,9 @@ class Servings:
         try:
             challenger = _load(pipeline, folder, wanted.sha256)
         except EsteiraError as error:
-            if not self._is_fetched_again(folder, wanted.sha256):
-                self._refuse_challenger(pipeline, wanted.version, str(error))
+            if self._is_damaged(folder, wanted.sha256):
+                return False
+            self._refuse_challenger(pipeline, wanted.version, str(error))
             return True
         except Exception as error:  # no memory, say
             logger.exception("challenger not brought in", extra={"pipeline": pipeline})
@@ -212,12 +216,17 @@ class Servings:
         self._clear_challenger(pipeline)
         return True
 
-    def _is_fetched_again(self, folder: Path, sha256: str) -> bool:
-        """Whether a release failed because it was damaged since it was fetched; the keeper then says something else."""
+    def _is_damaged(self, folder: Path, sha256: str) -> bool:
+        """Whether a release failed because it was damaged since it was fetched; the keeper then fetches it again.
+
+        Where the damage comes back, from a bad disk, say, it is asked to once in a while.
+        """
         if (damage := find_damage(folder, sha256)) is None:
             return False
-        logger.warning("fetched release damaged; it is fetched again", extra={"error": damage})
-        self._keeper.hint(VERIFY)
+        if time.monotonic() - self._asked_for.get(sha256, float("-inf")) >= FETCH_SECONDS:
+            self._asked_for[sha256] = time.monotonic()
+            logger.warning("fetched release damaged; it is fetched again", extra={"error": damage})
+            self._keeper.hint(VERIFY)
         return True
 
     def _loaded(self, pipeline: str) -> dict[str, ServedRelease]:

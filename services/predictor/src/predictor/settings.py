@@ -24,9 +24,9 @@ class PredictorSettings(ServiceSettings, frozen=True, kw_only=True):
 
     server: Literal["granian", "gunicorn"] = "granian"
     """The HTTP server; read by `predictor.server`, which starts it."""
-    pointer_poll_seconds: float = 2.0
+    pointer_poll_seconds: Annotated[float, msgspec.Meta(gt=0)] = 2.0
     """How often the pointers in the bucket are looked at; `model-promoted` makes it sooner."""
-    log_flush_seconds: float = 1.0
+    log_flush_seconds: Annotated[float, msgspec.Meta(gt=0)] = 1.0
     """How long a prediction may wait before it is published."""
     model_release: str | None = None
     """Versions to serve whatever the pointers say, such as `sales/12`; several with commas between them."""

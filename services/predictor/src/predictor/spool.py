@@ -11,6 +11,7 @@ Written is in the page cache of the machine: it outlives the process, not the ma
 
 import fcntl
 import os
+import re
 import shutil
 import threading
 import time
@@ -143,8 +144,8 @@ def lock_spool(folder: Path) -> Lock | None:
 
 
 def find_spools(root: Path) -> list[Path]:
-    """The folders of all workers, living or dead."""
-    return sorted(path for path in root.glob("[!.]*") if path.is_dir())
+    """The folders of all workers, living or dead; what is called otherwise is none, such as `lost+found`."""
+    return sorted(path for path in root.glob("[!.]*") if re.fullmatch("[0-9a-f]{32}", path.name))
 
 
 def remove_spool(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from uuid import UUID, uuid5
@@ -44,34 +45,40 @@ class SpoolReader:
         or by one that comes after it.
         """
         while (path := self._current()) is not None:
+            finished = self._is_finished()  # asked first: what is added while it is read is no part of what was read
             limit = self._until - self._at if self._until else size
             found, length = _read_records(path, self._at, limit, 2**62 if self._until else rows)
             if found:
                 self._until = self._at + length
-                self._write_progress()
+                self._write_progress(self._at, self._until, self.settled)
                 place = f"{self.folder.name}/{self._segment}/{self._at}"
                 return Batch(place, found, sum(record.header.rows for record in found))
             self._until = 0
-            if not self._is_finished():
+            if not finished:
                 return None
             path.unlink(missing_ok=True)
         return None
 
     def settle(self, rows: int) -> None:
-        """Counts what was taken, so many rows, as published or lost: it is not taken again."""
+        """Counts what was taken, so many rows, as published or lost: it is not taken again.
+
+        Raises:
+            OSError: it could not be written down; all is still under way.
+        """
+        self._write_progress(self._until, 0, self.settled + rows)
         self._at, self._until, self.settled = self._until, 0, self.settled + rows
-        self._write_progress()
 
     def waiting(self) -> int:
         """Bytes that are not settled."""
         return measure_spool(self.folder) - (self._at if self._current() else 0)
 
     def count(self) -> int:
-        """Predictions that are not settled; it reads them all."""
-        self._current()
-        starts = {path: self._at if _number(path) == self._segment else 0 for path in _segments(self.folder)}
-        found = (_read_records(path, begin, -1, 2**62)[0] for path, begin in starts.items())
-        return sum(record.header.rows for records in found for record in records)
+        """Predictions that are not settled; it reads them all, also while another thread publishes them."""
+        segment, at, found = self._segment, self._at, 0
+        for path in _segments(self.folder):
+            with suppress(FileNotFoundError):  # all of it was published meanwhile
+                found += _count_rows(path, at if _number(path) == segment else 0)
+        return found
 
     def trim(self, limit: int) -> int:
         """Deletes the oldest segments but the one being read until `limit` bytes remain; gives the rows lost by it."""
@@ -81,11 +88,12 @@ class SpoolReader:
         for path in segments[:-1]:
             if sum(sizes.values()) <= limit:
                 break
-            lost += sum(record.header.rows for record in _read_records(path, 0, sizes.pop(path), 2**62)[0])
+            found, _ = _count_rows(path, 0), sizes.pop(path)
             path.unlink()
+            self.settled, lost = self.settled + found, lost + found
         if lost:
-            self.settled += lost
-            self._write_progress()
+            with suppress(OSError):  # the next one writes it too
+                self._write_progress(self._at, self._until, self.settled)
         return lost
 
     def _current(self) -> Path | None:
@@ -106,8 +114,8 @@ class SpoolReader:
             return segment, begin, end, settled
         return 0, 0, 0, 0
 
-    def _write_progress(self) -> None:
-        said = f"{self._segment} {self._at} {self._until} {self.settled}".ljust(_PROGRESS_BYTES - 1) + "\n"
+    def _write_progress(self, begin: int, end: int, settled: int) -> None:
+        said = f"{self._segment} {begin} {end} {settled}".ljust(_PROGRESS_BYTES - 1) + "\n"
         file = os.open(self.folder / _PROGRESS, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.pwrite(file, said.encode(), 0)
@@ -116,11 +124,16 @@ class SpoolReader:
 
 
 def _segments(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.log"))
+    """What is called otherwise is none."""
+    return sorted(path for path in folder.glob("*.log") if re.fullmatch("[0-9]{8,}", path.stem))
 
 
 def _number(segment: Path) -> int:
     return int(segment.stem)
+
+
+def _count_rows(path: Path, begin: int) -> int:
+    return sum(record.header.rows for record in _read_records(path, begin, -1, 2**62)[0])
 
 
 def _read_records(path: Path, begin: int, size: int, rows: int) -> tuple[list[Record], int]:

@@ -5,9 +5,7 @@ what serves, also while the bucket is away; a new container finds nothing, and i
 read.
 """
 
-import os
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TypeVar
 
 import msgspec
@@ -68,7 +66,7 @@ class LogState(msgspec.Struct, frozen=True):
 
 
 class StateFolder:
-    """Writes and reads these files.
+    """Writes and reads these files. Each is written by one thread.
 
     Args:
         path: of the folder.
@@ -102,9 +100,9 @@ class StateFolder:
         return self._read(_LOG, LogState)
 
     def _write(self, name: str, content: msgspec.Struct) -> None:
-        with NamedTemporaryFile(dir=self.path, prefix=f".{name}.", delete=False) as file:
-            file.write(msgspec.json.encode(content))
-        os.replace(file.name, self.path / name)  # noqa: PTH105  the temporary file has a name, no path
+        arriving = self.path / f".{name}"  # always the same: what a full disk cut short is written over
+        arriving.write_bytes(msgspec.json.encode(content))
+        arriving.replace(self.path / name)
 
     def _read(self, name: str, kind: type[T]) -> T:
         try:

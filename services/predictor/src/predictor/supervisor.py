@@ -25,8 +25,9 @@ PAUSE_SECONDS = 1.0
 LEAST_SECONDS = 0.5
 """What the keeper gets, however long the server took."""
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-_FORWARDED = {*_ENDING, signal.SIGHUP}
-_WAITED_FOR = {*_FORWARDED, signal.SIGCHLD}
+FORWARDED = {*_ENDING, signal.SIGHUP}
+"""To the server; the keeper passes them over."""
+_WAITED_FOR = {*FORWARDED, signal.SIGCHLD}
 _PR_SET_PDEATHSIG = 1
 
 
@@ -62,7 +63,7 @@ class Supervisor:
         os.close(reads)
 
     def _become_keeper(self, reads: int) -> NoReturn:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in FORWARDED:
             signal.signal(number, signal.SIG_IGN)  # from the first moment on: they may be sent to the whole group
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAITED_FOR)
         os.dup2(reads, 0)
@@ -83,7 +84,7 @@ class Supervisor:
         while True:
             left = max(0.0, min(self._restart_at, self._end_by) - time.monotonic())
             found = signal.sigtimedwait(_WAITED_FOR, min(left, 3600.0))
-            if found is not None and found.si_signo in _FORWARDED:
+            if found is not None and found.si_signo in FORWARDED:
                 self._forward(found.si_signo)
             if (status := self._reap()) is not None:
                 return status
@@ -120,22 +121,30 @@ class Supervisor:
         self._restart_at = time.monotonic() + PAUSE_SECONDS
 
     def _end_keeper(self) -> None:
-        """It has the time that is left to publish what is left."""
+        """It has the time that is left to publish what is left; one that dies of it has one successor."""
+        begun = self._end_by - END_SECONDS + LEAST_SECONDS if self._end_by < float("inf") else time.monotonic()
+        deadline = max(begun + END_SECONDS, time.monotonic() + LEAST_SECONDS)
         if not self._keeper:
             self._start_keeper()
-        begun = self._end_by - END_SECONDS + LEAST_SECONDS if self._end_by < float("inf") else time.monotonic()
-        left = max(begun + END_SECONDS - time.monotonic(), LEAST_SECONDS)
+        if (status := self._tell_to_end(deadline)) and deadline - time.monotonic() > LEAST_SECONDS:
+            _logger().error("keeper ended; it is started again", extra={"status": status})
+            self._start_keeper()
+            self._tell_to_end(deadline)
+
+    def _tell_to_end(self, deadline: float) -> int:
+        """Its exit status: 0 where it did, or was killed for not doing so in time."""
         with suppress(BrokenPipeError):  # it has just died
-            os.write(self._pipe, f"{left - LEAST_SECONDS / 2:.2f}".encode())
+            os.write(self._pipe, f"{deadline - time.monotonic() - LEAST_SECONDS / 2:.2f}".encode())
         os.close(self._pipe)
-        deadline = time.monotonic() + left
         while time.monotonic() < deadline:
-            if os.waitpid(self._keeper, os.WNOHANG)[0]:
-                return
+            pid, waited = os.waitpid(self._keeper, os.WNOHANG)
+            if pid:
+                return _shell_status(waited)
             signal.sigtimedwait({signal.SIGCHLD}, max(0.0, min(deadline - time.monotonic(), 0.1)))
         _logger().error("keeper did not end in time; it is killed")
         os.kill(self._keeper, signal.SIGKILL)
         os.waitpid(self._keeper, 0)
+        return 0
 
 
 def _fork(run: Callable[[], object]) -> int:

@@ -38,7 +38,8 @@ def main() -> None:
         compile_requirements(f"{member}/pyproject.toml", f"{member}/requirements.txt", *options)
     agreed = "--constraint=requirements.txt"
     compile_requirements("infra/mlflow/requirements.in", "infra/mlflow/requirements.txt", agreed)
-    compile_requirements("-", "requirements-build.txt", agreed, wanted="hatchling\nziglang")
+    compile_requirements("-", "requirements-build.txt", agreed, wanted="hatchling")
+    compile_requirements("-", "kernel/requirements-build.txt", agreed, wanted="ziglang")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as shared:
         shared.write("\n".join(locked("numpy", "pandas", "scikit-learn")))
         shared.flush()

@@ -121,7 +121,7 @@ def test_services_are_built_alike(service: str) -> None:
     """What differs is the name, what scores, reads pipelines or writes to MLflow, and the server that is started."""
     own = (
         r"COPY pipelines .*\n",
-        r"COPY kernel .*\n| /source/kernel\b",
+        r"COPY kernel .*\n|RUN .* /source/kernel/requirements-build.txt\n| /source/kernel\b",
         r"CMD \[\"(gunicorn|python)\".*\n",
         r"    (PIPELINES_DIR|DO_NOT_TRACK|MLFLOW_\w+)=\S+ \\\n",
     )
@@ -148,7 +148,10 @@ def test_the_predictor_carries_nothing_that_serving_does_not_need() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["requirements-build.txt", "infra/mlflow/requirements.txt", *(f"services/{s}/requirements.txt" for s in SERVICES)],
+    [
+        *("requirements-build.txt", "kernel/requirements-build.txt", "infra/mlflow/requirements.txt"),
+        *(f"services/{s}/requirements.txt" for s in SERVICES),
+    ],
 )
 def test_what_is_installed_is_locked_by_hash_and_agrees_with_the_workspace(path: str) -> None:
     locked = _locked(path)

@@ -57,5 +57,5 @@ def test_the_compiler_is_the_same_for_wheels_and_for_the_workspace() -> None:
     own, workspace = (ROOT / "kernel/pyproject.toml").read_text(), (ROOT / "pyproject.toml").read_text()
     (pinned,) = {line for line in own.replace('"', "\n").splitlines() if line.startswith("ziglang==")}
     assert f'"{pinned}"' in workspace
-    for path in ("requirements.txt", "requirements-build.txt"):
+    for path in ("requirements.txt", "kernel/requirements-build.txt"):
         assert f"{pinned} \\" in (ROOT / path).read_text()

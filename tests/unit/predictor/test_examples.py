@@ -3,10 +3,12 @@
 import math
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from esteira.pipeline import load_pipeline
 from esteira.redaction import ColumnRule
 from esteira.release import LogRules
 from esteira.runtime import ReleaseRuntime
@@ -16,7 +18,7 @@ from predictor.examples import neutral_value, show_release
 from predictor.prediction_log import PredictionLog
 from predictor.serving import Servings
 from publishers import Nowhere
-from releases import build_release
+from releases import build_release, build_release_of, raw_rows, write_pipeline
 
 bounds = st.none() | st.integers(-(2**70), 2**70).map(float) | st.floats(-1e9, 1e9)
 
@@ -64,3 +66,20 @@ def test_no_withheld_column_is_shown_and_what_is_shown_works(tmp_path: Path, rul
 def test_a_release_without_rules_shows_its_example_as_it_is(tmp_path: Path) -> None:
     built = build_release(tmp_path)
     assert show_release(ReleaseRuntime(built.folder, built.sha256)) == built.release
+
+
+def test_a_row_of_which_no_feature_can_be_made_is_not_shown(tmp_path: Path) -> None:
+    pipeline = write_pipeline(tmp_path / "pipelines")
+    value = "CASE WHEN raw.town IS NULL THEN error('no town') IS NULL END"
+    (pipeline.folder / "features.sql").write_text(f"SELECT raw.price, raw.town, {value} AS odd FROM raw")
+    pipeline = load_pipeline(pipeline.folder)
+    rules = LogRules(columns={"town": ColumnRule(log="never")})
+    spec = msgspec.structs.replace(pipeline.spec, prediction_log=rules)
+    rows = [{**row, "town": row["town"] or "Rome"} for row in raw_rows(200)]
+    built = build_release_of(msgspec.structs.replace(pipeline, spec=spec), rows, tmp_path, sqlite=False)
+    servings = Servings(tmp_path)
+    servings.serve("shop", built.pointer(), built.folder)
+    log = PredictionLog(Nowhere(), tmp_path / "spool")  # type: ignore[arg-type]
+    client = create_app(servings, log, Nowhere(), None).test_client()  # type: ignore[arg-type]
+    assert client.get("/pipelines/shop").get_json()["example"] == {"rows": [], "scores": []}
+    assert "example" not in client.get("/openapi.json").text

@@ -44,7 +44,7 @@ def compile_kernel(source: Path, library: Path, compiler: str = COMPILER) -> Non
     if find_spec(compiler) is None:
         sys.exit(
             f"esteira-kernel is compiled by the package {compiler}, which is not installed here, and may have no wheel "
-            f"for {sysconfig.get_platform()}; install kernel/requirements-build.txt, or build the wheel on another platform"
+            f"for {sysconfig.get_platform()}; install kernel/requirements-build.txt, or build the wheel elsewhere"
         )
     with (
         tempfile.TemporaryDirectory(prefix="kernel-") as caches,

@@ -24,6 +24,9 @@ A class's docstring is its message when none is given.
 
 import msgspec
 
+MAX_TOLD = 600
+"""Characters of a problem's path, and of its message."""
+
 
 class Problem(msgspec.Struct, frozen=True):
     """One thing that is wrong, and where."""
@@ -35,6 +38,14 @@ class Problem(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}" if self.path else self.message
+
+    def cut(self) -> "Problem":
+        """Without the middle of what is long: a name that a client made up may have megabytes."""
+        return Problem(_cut(self.path), _cut(self.message))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TOLD else f"{text[: MAX_TOLD // 2]}…{text[-MAX_TOLD // 4 :]}"
 
 
 class EsteiraError(Exception):
@@ -56,9 +67,9 @@ class BadInput(PermanentError):
     """The input breaks its schema."""
 
     def __init__(self, problems: list[Problem], more: int = 0) -> None:
-        told = [*map(str, problems), *([f"and {more} more"] if more else [])]
+        self.problems = [problem.cut() for problem in problems]
+        told = [*map(str, self.problems), *([f"and {more} more"] if more else [])]
         super().__init__("; ".join(told) or None)
-        self.problems = problems
         self.more = more
         """How many problems there are besides, which are not named."""
 

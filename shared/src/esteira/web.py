@@ -135,10 +135,14 @@ def read_body(received: Request, limit: int = MAX_BODY_BYTES) -> bytes:
 
     Raises:
         RequestEntityTooLarge: it has more.
+        BadInput: it has less than its Content-Length says: the client did not send it to the end.
     """
     received.max_content_length = limit + 1  # a body without a length is cut off there, not refused
     if (received.content_length or 0) > limit or len(body := received.get_data(cache=False)) > limit:
         raise RequestEntityTooLarge(f"the body has more than {limit} bytes")
+    if len(body) < (received.content_length or 0):
+        told = f"the body ends after {len(body)} of {received.content_length} bytes; send it again"
+        raise BadInput([Problem("", told)])
     return body
 
 

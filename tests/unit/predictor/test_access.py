@@ -1,5 +1,6 @@
 import hashlib
 import threading
+import time
 from collections.abc import Collection
 from pathlib import Path
 
@@ -241,3 +242,37 @@ def test_a_budget_is_never_overdrawn_by_threads_and_all_comes_back() -> None:
         thread.join()
     assert max(seen) <= 8
     assert budget._taken == 0
+
+
+def test_slow_requests_leave_two_threads_to_probes_and_quick_ones() -> None:
+    budget, may_end, held = Budget(1000, threads=4, slow_seconds=0.01), threading.Event(), threading.Barrier(3)
+
+    def hold() -> None:
+        assert budget.take(1)
+        held.wait(10)
+        may_end.wait(10)
+        budget.give(1)
+
+    slow = [threading.Thread(target=hold) for _ in range(2)]
+    for thread in slow:
+        thread.start()
+    held.wait(10)
+    deadline = time.monotonic() + 10
+    while budget.take(1):  # until both count as slow
+        budget.give(1)
+        assert time.monotonic() < deadline
+    may_end.set()
+    for thread in slow:
+        thread.join()
+    assert budget.take(1)
+    budget.give(1)
+
+
+def test_many_quick_requests_at_once_are_no_slow_ones() -> None:
+    budget, taken = Budget(1000, threads=4), []
+    threads = [threading.Thread(target=lambda: taken.append(budget.take(1))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert taken == [True] * 4

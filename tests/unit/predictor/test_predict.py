@@ -1,3 +1,4 @@
+import io
 import json
 import threading
 import weakref
@@ -315,3 +316,20 @@ def test_a_message_that_can_never_be_published_does_not_stop_the_others(service:
     service.publisher.error = None
     service.predict({"rows": [ROW]})
     assert (len(service.logged()), service.spools.lost) == (1, 1)
+
+
+def test_a_body_that_was_not_sent_to_its_end_is_refused(service: Service, built: BuiltRelease) -> None:
+    body = b"id,at,price,town\n1,2026-01-01T00:00:00Z,2,Rome\n"
+    for path, kind in (("/invocations", "text/csv"), ("/pipelines/shop/predict", "application/json")):
+        environ = {"CONTENT_LENGTH": str(len(body) + 9), "wsgi.input": io.BytesIO(body), "wsgi.input_terminated": True}
+        answer = service.client.post(path, content_type=kind, environ_overrides=environ)
+        assert answer.status_code == 400
+        assert f"ends after {len(body)} of {len(body) + 9} bytes" in answer.get_data(as_text=True)
+
+
+@pytest.mark.parametrize("letter", [b"k", b"\xff"])
+def test_a_name_of_megabytes_is_not_told_whole(service: Service, built: BuiltRelease, letter: bytes) -> None:
+    body = b'{"features": [{"%b": 1}]}' % (letter * (2 << 20))
+    answer = service.client.post("/pipelines/shop/predict", data=body, content_type="application/json")
+    assert answer.status_code == 400
+    assert len(answer.data) < 20_000

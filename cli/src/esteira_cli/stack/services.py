@@ -14,7 +14,7 @@ RECONCILED = ("etl", "trainer", "monitor")
 SERVICE_ACCOUNT = "pubsub-push@esteira.local"
 """Whose token every push and every call of the timer carries."""
 WORKERS = {"predictor": "2"}
-THREADS = {"predictor": {"OMP_NUM_THREADS": "1"}}
+THREADS = {"predictor": {"OMP_NUM_THREADS": "1", "THREADS": "16"}}
 
 
 def base_url(port: int) -> str:

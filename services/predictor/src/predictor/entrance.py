@@ -45,11 +45,12 @@ class Entrance:
             size = MAX_REQUEST_BYTES if request.content_length is None else request.content_length
             size = min(size, MAX_REQUEST_BYTES)  # more is refused unread
             if not self._budget.take(size):
-                raise Saturated(f"bodies of {self._budget.limit} bytes are being answered here; try again soon")
+                raise Saturated("this worker answers all it can at once, or waits for slow clients; try again soon")
             g.taken_bytes = size
 
     def _see_off(self, _: BaseException | None) -> None:
-        self._budget.give(g.pop("taken_bytes", 0))
+        if (taken := g.pop("taken_bytes", None)) is not None:
+            self._budget.give(taken)
 
     def _scope(self, path: str) -> str | None:
         """The pipeline that the request is about, or the admin's routes; None for what is about no pipeline."""

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 _GATE = "PREDICTOR_GATE"
 """Names the file whose lock keeps workers listening."""
-THREADS = 16
-"""Of a worker: a client that is slow to send its body holds one."""
 _FILES = Path("/proc/self/fd")
 DRAIN_SECONDS = 0.5
 """Between the last connection that is taken and the end of those that are idle."""
@@ -60,7 +58,7 @@ def serve(environ: Mapping[str, str]) -> None:
             address=environ.get("HOST") or "0.0.0.0",  # noqa: S104  Cloud Run reaches a container from outside
             port=int(environ.get("PORT") or 8080),
             workers=int(environ.get("WEB_CONCURRENCY") or 1),
-            blocking_threads=int(environ.get("THREADS") or THREADS),
+            blocking_threads=int(environ["THREADS"]),
             respawn_failed_workers=True,
             workers_kill_timeout=GRACE_SECONDS,
             log_dictconfig=_logging(environ.get("LOG_LEVEL") or "info"),

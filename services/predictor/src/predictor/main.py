@@ -15,7 +15,7 @@ from esteira.settings import read_settings
 from esteira.web import name_build
 from predictor.access import Access, read_keys
 from predictor.app import create_app
-from predictor.limits import Budget
+from predictor.limits import THREADS, Budget
 from predictor.prediction_log import PredictionLog
 from predictor.sampling import Sampler
 from predictor.serving import Servings
@@ -39,7 +39,7 @@ def create() -> Flask:
     servings.start()
     shadows.start()
     Finalize(None, shadows.close, exitpriority=0)  # at the end of a process, whoever forked it
-    budget = Budget(settings.max_pending_bytes)
+    budget = Budget(settings.max_pending_bytes, int(os.environ.get("THREADS") or THREADS))
     app = create_app(
         servings, log, publisher, make_verifier(settings), make_access(settings), budget, settings.dialect_options
     )

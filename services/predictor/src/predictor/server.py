@@ -22,6 +22,8 @@ DEFAULTS = {
     "OMP_NUM_THREADS": "1",  # numpy would start threads when it is imported, and a fork has none of them
     "MALLOC_ARENA_MAX": "2",  # glibc would keep memory apart for each thread: 12 MB more for a worker, and no quicker
 }
+THREADS = {"granian": "16", "gunicorn": "4"}
+"""Of a worker, where `THREADS` does not say: a client that is slow to send its body holds one."""
 _M_ARENA_MAX = -8
 """Of malloc.h."""
 
@@ -39,6 +41,7 @@ def main(environ: Mapping[str, str]) -> int:
         raise SettingsInvalid(f"SERVER is {server!r}: choose {' or '.join(SERVERS)}")
     with tempfile.TemporaryDirectory(prefix="esteira-predictor-") as state:
         os.environ.update({**DEFAULTS, **environ, STATE_DIR: state})
+        os.environ["THREADS"] = environ.get("THREADS") or THREADS[server]
         if port := environ.get("AIP_HTTP_PORT"):  # before PORT, which the image sets
             os.environ["PORT"] = port
         _bound_arenas(int(os.environ["MALLOC_ARENA_MAX"]))

@@ -50,7 +50,7 @@ def test_no_secret_stands_in_a_command_line(blueprint: Blueprint) -> None:
 
 def test_the_predictor_has_two_workers_with_one_thread_of_openmp_each(blueprint: Blueprint) -> None:
     environ = blueprint.environment("predictor")
-    assert (environ["WEB_CONCURRENCY"], environ["OMP_NUM_THREADS"], environ["THREADS"]) == ("2", "1", "4")
+    assert (environ["WEB_CONCURRENCY"], environ["OMP_NUM_THREADS"], environ["THREADS"]) == ("2", "1", "16")
 
 
 def test_each_port_has_exactly_one_listener(blueprint: Blueprint) -> None:

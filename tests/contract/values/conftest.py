@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from contract.dialects.site import Site
-from predictor.dialects.answering import DialectOptions
+from predictor.dialects.options import DialectOptions
 from predictor.prediction_log import LoggedPrediction, PredictionLog
 from releases import build_release_of
 from value_rules import GOOD, write_pipeline

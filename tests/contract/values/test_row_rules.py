@@ -272,8 +272,8 @@ def test_outcomes_too(site: Site) -> None:
 @pytest.mark.parametrize(
     ("outcome", "said"),
     [
-        ('{"entity": {"id": 1}, "label": NaN}', "outcomes[1].label: is nan"),
-        ('{"entity": {"id": 1}, "label": 1e999}', "outcomes[1].label: is inf"),
+        ('{"entity": {"id": 1}, "label": NaN}', "outcomes[1].label: is NaN"),
+        ('{"entity": {"id": 1}, "label": 1e999}', "outcomes[1].label: is Infinity"),
         ('{"entity": {"id": NaN}, "label": 1}', "outcomes[1].entity.id: expected an integer of 64 bits, got NaN"),
         ('{"entity": {"id": "x"}, "label": 1}', "outcomes[1].entity.id: expected an integer of 64 bits, got 'x'"),
     ],

@@ -74,7 +74,14 @@ def has_partition(session: Session, day: date) -> bool:
 
 def store_predictions(session: Session, pipeline: str, version: str, rows: Sequence[Prediction]) -> set[Any]:
     """Stores what is not stored yet, whichever batch brought it; returns the ids of the new ones."""
-    values = {
+    kept = [None if row.row is None else encode_json(row.row) for row in rows]
+    values = {**as_columns(pipeline, version, rows), "rows": kept}
+    return set(session.execute(statements.STORE_PREDICTIONS, values).scalars())
+
+
+def as_columns(pipeline: str, version: str, rows: Sequence[Prediction]) -> dict[str, Any]:
+    """What statements that store predictions are given, whether these were answered or a shadow's: a list a column."""
+    return {
         "pipeline": pipeline,
         "version": version,
         "ids": [str(row.id) for row in rows],
@@ -83,9 +90,7 @@ def store_predictions(session: Session, pipeline: str, version: str, rows: Seque
         "served_ats": [row.served_at for row in rows],
         "scores": [row.score for row in rows],
         "features": [encode_json(row.features) for row in rows],
-        "rows": [None if row.row is None else encode_json(row.row) for row in rows],
     }
-    return set(session.execute(statements.STORE_PREDICTIONS, values).scalars())
 
 
 def sampled_predictions(session: Session, pipeline: str, version: str, most: int) -> list[Any]:

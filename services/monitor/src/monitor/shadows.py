@@ -12,11 +12,11 @@ import numpy as np
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from esteira.database import encode_json
 from esteira.events import Prediction, PredictionsServed
 from monitor.arms import ARM_ROWS, read_microseconds
 from monitor.canary import Arm
 from monitor.measures import Labelled
+from monitor.repository import as_columns
 
 STORE = text("""
     INSERT INTO shadow_predictions
@@ -65,17 +65,7 @@ FORGET = (
 
 def store_shadows(session: Session, pipeline: str, version: str, rows: Sequence[Prediction]) -> set[Any]:
     """Stores what is not stored yet, whichever batch brought it; returns the ids of the new ones."""
-    values = {
-        "pipeline": pipeline,
-        "version": version,
-        "ids": [str(row.id) for row in rows],
-        "entities": [row.entity for row in rows],
-        "event_times": [row.event_time for row in rows],
-        "served_ats": [row.served_at for row in rows],
-        "scores": [row.score for row in rows],
-        "features": [encode_json(row.features) for row in rows],
-    }
-    return set(session.execute(STORE, values).scalars())
+    return set(session.execute(STORE, as_columns(pipeline, version, rows)).scalars())
 
 
 def count_shadows(session: Session, event: PredictionsServed) -> None:

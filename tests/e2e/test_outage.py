@@ -61,7 +61,9 @@ def test_predictions_go_on_without_mlflow_postgres_and_pubsub_and_none_is_lost(
         stack.kill(name)
     requests = [scenario.request(row) for row in scenario.alike]
     answered = _ask(client, requests)
-    os.kill(min(serving_workers(stack)), signal.SIGKILL)
+    victim = min(serving_workers(stack))
+    os.kill(victim, signal.SIGKILL)
+    wait_for("the worker to be dead", lambda: victim not in serving_workers(stack) or None)
     _await_workers(stack)
     answered |= _ask(client, requests)
     assert len(answered) == 2 * REQUESTS

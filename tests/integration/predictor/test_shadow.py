@@ -63,7 +63,7 @@ def shadowed(server: Server, bucket_name: str, pubsub_project: str, tmp_path: Pa
     for one in built:
         one.upload(bucket)
     point(bucket, *built)
-    wait_until(lambda: server.log.read_text().count('"challenger":"v2"') == WORKERS)
+    await_shadow(server)
     return server
 
 
@@ -71,6 +71,12 @@ def point(bucket: Bucket, champion: BuiltRelease, tried: BuiltRelease) -> None:
     shadow = Challenger(version="v2", path=release_path("shop", "v2"), sha256=tried.sha256, share=SHARE)
     pointer = msgspec.structs.replace(champion.pointer(), shadow=shadow)
     bucket.write_if(pointer_path("shop"), msgspec.json.encode(pointer), 0)
+
+
+def await_shadow(server: Server, times: int = 1) -> None:
+    """Until each worker has it, and they listen; so often, where they were killed."""
+    told = '"challenger":"v2"'
+    wait_until(lambda: server.log.read_text().count(told) >= times * WORKERS and server.status() == 200)
 
 
 def test_told_to_end_it_scores_the_shadows_that_wait_and_logs_them_beside_the_answers(
@@ -89,7 +95,7 @@ def test_a_worker_that_is_killed_loses_shadows_at_most_and_none_is_told_twice(sh
         shadowed.predict()
     for worker in shadowed.workers():
         worker.kill()
-    wait_until(lambda: shadowed.log.read_text().count('"challenger":"v2"') >= 2 * WORKERS)
+    await_shadow(shadowed, 2)
     for _ in range(20):
         shadowed.predict()
     log.pull_until(40)  # of the spools that the killed left

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from esteira_kernel.library import LIBRARY
+from esteira_kernel.library import LIBRARY, find_function
 
 UNREADABLE: Final = '"'
 """A category that is never read: it stands for one that JSON cannot hold without an escape."""
@@ -36,12 +36,54 @@ class _Plan(ctypes.Structure):
 
 LIBRARY.prepare_rows.argtypes = [ctypes.c_void_p]
 LIBRARY.prepare_rows.restype = None
-_read = LIBRARY.read_rows
-_read.argtypes = [
-    *(ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t),
-    *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p),
-]
-_read.restype = ctypes.c_size_t
+_read, _read_short = find_function(
+    "read_rows",
+    [
+        *(ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t),
+        *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p),
+    ],
+    ctypes.c_size_t,
+)
+
+
+class Rows:
+    """Where native code writes what it reads, for so many rows and bytes at most.
+
+    It is kept for the sake of the addresses: to ask an array for its own takes a microsecond.
+
+    Attributes:
+        count: how many rows were read.
+        most: how many there is room for.
+        is_small: whether it is used again when the thread that it was read by reads its next small body.
+        values_size: bytes that there is room for.
+        values_address: of what stands in the body for each row, a JSON array.
+        ends_address: of where each of them ends.
+    """
+
+    def __init__(self, most: int, size: int, features: int, *, is_small: bool) -> None:
+        self.count = 0
+        self.most = most
+        self.is_small = is_small
+        self.values_size = size + most * (5 * features + 2)
+        self._matrix = np.empty((most, features))
+        self._values = np.empty(self.values_size, dtype=np.uint8)
+        self._ends = np.empty(most, dtype=np.uint32)
+        self._spans = np.empty(2 * features, dtype=np.uint32)
+        self.matrix_address = self._matrix.ctypes.data
+        self.values_address = self._values.ctypes.data
+        self.ends_address = self._ends.ctypes.data
+        places = (self.values_address, self.values_size, self.ends_address, self._spans.ctypes.data)
+        self.addresses = (self.matrix_address, most, *places)
+
+    @property
+    def matrix(self) -> npt.NDArray[np.float64]:
+        """The rows, of shape (count, features)."""
+        return self._matrix[: self.count]
+
+    def values(self) -> list[bytes]:
+        """What the body says of each row."""
+        ends = self._ends[: self.count].tolist()
+        return [self._values[start:end].tobytes() for start, end in zip([0, *ends], ends, strict=False)]
 
 
 class RowReader:
@@ -50,6 +92,9 @@ class RowReader:
     Args:
         names: of the features, in the order of the matrix.
         categories: of each feature; None for a number.
+
+    Attributes:
+        features: how many there are.
     """
 
     def __init__(self, names: Sequence[str], categories: Sequence[Sequence[str] | None]) -> None:
@@ -57,7 +102,7 @@ class RowReader:
         texts = [_readable(text).encode() for table in tables for text in table]
         self._usable = UNREADABLE not in map(_readable, names)
         places = [_places(len(table)) for table in tables]
-        self._features = len(names)
+        self.features = len(names)
         self._arrays: dict[str, npt.NDArray[Any]] = {
             "is_number": np.array([known is None for known in categories], dtype=np.uint8),
             "entry_start": _starts([len(text) for text in texts]),
@@ -67,13 +112,13 @@ class RowReader:
             "texts": np.frombuffer(b"".join(texts) or b"\0", dtype=np.uint8),
         }
         addresses = {name: array.ctypes.data for name, array in self._arrays.items()}
-        self._plan = _Plan(features=self._features, text_bytes=sum(map(len, texts)), **addresses)
+        self._plan = _Plan(features=self.features, text_bytes=sum(map(len, texts)), **addresses)
         self._address = ctypes.addressof(self._plan)
         LIBRARY.prepare_rows(self._address)
-        self._spaces = _Spaces(self._features)
+        self._kept = _Kept(self.features)
 
-    def read(self, body: bytes, most: int) -> tuple[npt.NDArray[np.float64], list[bytes]] | None:
-        """The matrix of a body's rows, and the values of each row as the body has them: a JSON array.
+    def read(self, body: bytes, most: int) -> Rows | None:
+        """The rows of a body.
 
         Args:
             body: JSON.
@@ -82,47 +127,22 @@ class RowReader:
         Returns:
             None where the body is not of the ordinary kind: the rules read it then, whether it is right or wrong.
         """
-        rows = most if len(body) > COUNTED_BODY else min(body.count(b"{") - 1, most)
-        if rows < 1 or len(body) > MAX_BODY or not self._usable:
+        count = most if len(body) > COUNTED_BODY else min(body.count(b"{") - 1, most)
+        if count < 1 or len(body) > MAX_BODY or not self._usable:
             return None
-        small = rows <= SMALL_ROWS and len(body) <= SMALL_BODY
-        space = self._spaces.space if small else _Space(rows, len(body), self._features)
-        found = _read(self._address, body, len(body), space.matrix_address, rows, *space.addresses)
-        if found == 0:
-            return None
-        matrix = space.matrix[:found]
-        return matrix.copy() if small else matrix, space.rows(found)
+        if count <= SMALL_ROWS and len(body) <= SMALL_BODY:
+            rows, read = self._kept.rows, _read_short
+        else:
+            rows, read = Rows(count, len(body), self.features, is_small=False), _read
+        rows.count = read(self._address, body, len(body), *rows.addresses)
+        return rows if 0 < rows.count <= most else None
 
 
-class _Space:
-    """Where the native code writes, for so many rows and bytes at most.
-
-    It is kept for the sake of the addresses: to ask an array for its own takes a microsecond.
-    """
-
-    def __init__(self, rows: int, size: int, features: int) -> None:
-        self.matrix = np.empty((rows, features))
-        self._values = np.empty(size + rows * (5 * features + 2), dtype=np.uint8)
-        self._ends = np.empty(rows, dtype=np.uint32)
-        self._spans = np.empty(2 * features, dtype=np.uint32)
-        self.matrix_address = self.matrix.ctypes.data
-        places = (self._ends.ctypes.data, self._spans.ctypes.data)
-        self.addresses = (self._values.ctypes.data, len(self._values), *places)
-
-    def rows(self, count: int) -> list[bytes]:
-        """The values of the first rows."""
-        if count == 1:
-            return [self._values[: self._ends[0]].tobytes()]
-        ends = self._ends[:count].tolist()
-        written = self._values[: ends[-1]].tobytes()
-        return [written[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-
-
-class _Spaces(threading.local):
+class _Kept(threading.local):
     """One for each thread, for small bodies."""
 
     def __init__(self, features: int) -> None:
-        self.space = _Space(SMALL_ROWS, SMALL_BODY, features)
+        self.rows = Rows(SMALL_ROWS, SMALL_BODY, features, is_small=True)
 
 
 def _readable(text: str) -> str:

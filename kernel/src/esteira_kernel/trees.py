@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from esteira_kernel.arrays import Arrays, checked
-from esteira_kernel.library import LIBRARY
+from esteira_kernel.library import LIBRARY, find_function
 from esteira_kernel.tables import derive
 
 ABREAST: Final = 4
@@ -32,10 +32,27 @@ class _Trees(ctypes.Structure):
     )
 
 
-_prepare, _score = LIBRARY.prepare_trees, LIBRARY.score_trees
+_prepare = LIBRARY.prepare_trees
 _prepare.argtypes, _prepare.restype = [ctypes.c_void_p], None
-_score.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p]
-_score.restype = None
+_score, _score_short = find_function(
+    "score_trees", [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p], None
+)
+
+
+class Sums:
+    """Where native code writes the sums of so many rows at most, and words to work on.
+
+    It is kept for the sake of the addresses: to ask an array for its own takes a microsecond.
+
+    Attributes:
+        address: of the sums.
+    """
+
+    def __init__(self, rows: int, outputs: int, words: int) -> None:
+        self.array = np.empty((rows, outputs))
+        self._alive = np.empty(ABREAST * words, dtype=np.uint32)
+        self.address = self.array.ctypes.data
+        self.addresses = (self.address, self._alive.ctypes.data)
 
 
 class TreeSums:
@@ -58,7 +75,7 @@ class TreeSums:
         self._trees = _Trees(*sizes, *(self._arrays[name].ctypes.data for name in _POINTERS))
         self._address = ctypes.addressof(self._trees)
         _prepare(self._address)
-        self._spaces = _Spaces(self.outputs, self._words)
+        self._kept = _Kept(self.outputs, self._words)
 
     def score(self, matrix: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Adds up, for a matrix of shape (rows, features), to shape (rows, outputs).
@@ -69,26 +86,23 @@ class TreeSums:
         if matrix.ndim != 2 or matrix.shape[1] != self.features:
             raise ValueError(f"the matrix has shape {matrix.shape}, the trees read {self.features} features")
         matrix = np.ascontiguousarray(matrix, dtype=np.float64)
-        rows = len(matrix)
-        space = self._spaces.space if rows <= SMALL_ROWS else _Space(rows, self.outputs, self._words)
-        _score(self._address, matrix.ctypes.data, rows, *space.addresses)
-        return space.sums[:rows].copy() if rows <= SMALL_ROWS else space.sums
+        found = self.sum_rows(matrix.ctypes.data, len(matrix)).array[: len(matrix)]
+        return found.copy() if len(matrix) <= SMALL_ROWS else found
+
+    def sum_rows(self, address: int, rows: int) -> Sums:
+        """Adds up the rows of the matrix at this address.
+
+        Returns:
+            The sums. Those of `SMALL_ROWS` at most are there until this thread adds up the next ones.
+        """
+        is_small = rows <= SMALL_ROWS
+        sums = self._kept.sums if is_small else Sums(rows, self.outputs, self._words)
+        (_score_short if is_small else _score)(self._address, address, rows, *sums.addresses)
+        return sums
 
 
-class _Space:
-    """Where the native code writes: the sums, and words to work on.
-
-    It is kept for the sake of the addresses: to ask an array for its own takes a microsecond.
-    """
-
-    def __init__(self, rows: int, outputs: int, words: int) -> None:
-        self.sums = np.empty((rows, outputs))
-        self._alive = np.empty(ABREAST * words, dtype=np.uint32)
-        self.addresses = (self.sums.ctypes.data, self._alive.ctypes.data)
-
-
-class _Spaces(threading.local):
-    """One for each thread, for few rows."""
+class _Kept(threading.local):
+    """Of each thread, for few rows."""
 
     def __init__(self, outputs: int, words: int) -> None:
-        self.space = _Space(SMALL_ROWS, outputs, words)
+        self.sums = Sums(SMALL_ROWS, outputs, words)

@@ -41,14 +41,14 @@ class TreesModel(Model):
         """
         arrays = read_arrays(data, "trees")
         super().__init__(_metadata(arrays.pop(_METADATA, None)), task, features)
-        self._sums = _load(arrays)
-        if (found := (self._sums.features, self._sums.outputs)) != (len(features), self.outputs):
+        self.sums = _load(arrays)
+        if (found := (self.sums.features, self.sums.outputs)) != (len(features), self.outputs):
             expected = f"{len(features)} and {self.outputs}"
             raise ReleaseRefused(f"the trees have {found[0]} features and {found[1]} outputs, the release {expected}")
 
     def raw(self, matrix: Array) -> Array:
         """Sums before the link, shape (rows, 1), or (rows, classes) for a multiclass model."""
-        return self._sums.score(matrix)
+        return self.sums.score(matrix)
 
 
 def to_bytes(arrays: Arrays, metadata: Metadata) -> bytes:

@@ -1,5 +1,6 @@
 """A predictor whose features show the values that requests were read as."""
 
+import json
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -11,7 +12,7 @@ import pytest
 
 from contract.dialects.site import Site
 from predictor.dialects.options import DialectOptions
-from predictor.prediction_log import LoggedPrediction, PredictionLog
+from predictor.prediction_log import PredictionLog
 from releases import build_release_of
 from value_rules import GOOD, write_pipeline
 
@@ -19,12 +20,12 @@ from value_rules import GOOD, write_pipeline
 class SeenLog(PredictionLog):
     """A log that shows at once what it was given last."""
 
-    last: Sequence[LoggedPrediction] = ()
+    last: Sequence[dict[str, Any]] = ()
 
-    def add(self, *given: Any, **more: Any) -> None:
+    def write(self, *given: Any, **more: Any) -> None:
         """Takes predictions, as the log does."""
-        self.last = given[2]
-        super().add(*given, **more)
+        self.last = [one for _, records in given[2] for one in json.loads(b"[%b]" % records)]
+        super().write(*given, **more)
 
 
 @pytest.fixture(scope="session")

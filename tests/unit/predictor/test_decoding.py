@@ -3,13 +3,11 @@
 import json
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esteira.schema import Column, Feature, check_row
-from esteira.scoring import Encoder
 from predictor.decoding import MAX_ROWS, BodyDecoder
 
 COLUMNS = [
@@ -76,7 +74,6 @@ ODD = [
     *('"1699-01-01"', '"2200-01-01T00:00:00Z"', '"2013-01-31T24:00:00Z"', '"2013-01-31t18:00:00z"', '"0001-01-01"'),
 ]
 DECODER = BodyDecoder(COLUMNS, FEATURES)
-ENCODER = Encoder(FEATURES)
 
 
 def body(kind: str, *rows: dict[str, str]) -> bytes:
@@ -134,36 +131,17 @@ def test_features_that_are_taken_have_the_values_of_the_rules(row: dict[str, str
     found = DECODER.decode(data)
     if found is None:
         return
-    expected = by_the_rules(AS_FEATURES, data, "features")
-    if found.encoded is None:
-        assert same(found.features, expected)
-        return
-    assert expected is not None
-    assert same(found.encoded.matrix.tolist(), ENCODER.encode_rows(expected).tolist())
-    assert [[*map(plain, msgspec.json.decode(row))] for row in found.encoded.features] == [[*map(plain, expected[0])]]
-
-
-def plain(value: Any) -> Any:
-    return value if value is None or isinstance(value, str) else float(value)
-
-
-def test_ordinary_features_go_straight_into_the_matrix() -> None:
-    found = DECODER.decode(body("features", {"x": "1", "kind": '"v"', "y z": "-2.5e0"}, {"kind": "null"}, {}))
-    assert found is not None
-    assert found.encoded is not None
-    nan = float("nan")
-    assert repr(found.encoded.matrix.tolist()) == repr([[1.0, -2.5, 1.0], [nan, nan, nan], [nan, nan, nan]])
-    assert [*map(bytes, found.encoded.features)] == [b'[1,-2.5e0,"v"]', b"[null,null,null]", b"[null,null,null]"]
+    assert same(found.features, by_the_rules(AS_FEATURES, data, "features"))
 
 
 @pytest.mark.parametrize("text", ['"unseen"', '"\\u0075"'])
-def test_a_category_that_is_new_or_escaped_is_decoded_by_the_compiled_type(text: str) -> None:
+def test_a_category_that_is_new_or_escaped_is_taken(text: str) -> None:
     found = DECODER.decode(body("features", {"kind": text}))
     assert found is not None
     assert found.features == [(None, None, json.loads(text))]
 
 
-def test_features_with_explanations_are_decoded_by_the_compiled_type() -> None:
+def test_features_with_explanations_are_taken() -> None:
     found = DECODER.decode(b'{"features": [{"x": 1}], "explain": true}')
     assert found is not None
     assert (found.features, found.explain) == ([(1.0, None, None)], True)

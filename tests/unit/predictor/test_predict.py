@@ -13,7 +13,7 @@ from esteira.events import PredictionsServed, decode
 from esteira.exceptions import BadInput, ReleaseRefused, Unavailable
 from esteira.schema import check_row
 from predictor.app import create_app
-from predictor.decoding import Body, Encoded
+from predictor.decoding import Body
 from predictor.inference import RowsQuestion, predict
 from predictor.limits import MAX_REQUEST_BYTES
 from predictor.prediction_log import PredictionLog
@@ -212,7 +212,7 @@ def test_a_label_of_more_digits_than_a_number_has_is_named(tmp_path: Path, servi
 class WaitingRelease(ServedRelease):
     """Waits for something before it makes features."""
 
-    def encode(self, read: Body) -> Encoded:
+    def encode(self, read: Body) -> Any:
         threading.Event().wait(0.3)
         return super().encode(read)
 

@@ -1,61 +1,41 @@
-"""Request bodies decoded by what is compiled once for each release.
+"""Request bodies decoded by a type that is compiled once for each release.
 
-Features in their ordinary form go straight into the matrix, in native code (`esteira_kernel.rows`); all else is decoded
-by a compiled type. Both take only what `esteira.schema` takes, and give the same values; whatever they do not take is
-read again by the rules themselves, which name every wrong value. So nothing here explains errors, and a body that is
-refused costs little more than it did without.
+It takes only what `esteira.schema` takes, and gives the same values; whatever it does not take is read again by the
+rules themselves, which name every wrong value. So nothing here explains errors, and a body that is refused costs little
+more than it did without.
 """
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from esteira.schema import MAX_STRING, Column, Feature, Refused, Value, check_value
-from esteira.scoring import Array
-from esteira_kernel.rows import UNREADABLE, RowReader
-from predictor.prediction_log import LoggedFeatures
 
 MAX_ROWS = 1000
 _INT64 = 2**63
-_FEATURES = re.compile(rb'\s*\{\s*"features"')
 _UNNAMEABLE = ('"', "\\", *map(chr, range(32)))
 """What a compiled field name cannot hold."""
 _BAD_TEXT = (b"\\u0000", b"\\ud", b"\\uD")
 """A body with NUL or surrogates in escapes is left to the rules."""
 
 
-class Encoded(msgspec.Struct, frozen=True):
-    """Rows of features as the model takes them."""
-
-    matrix: Array
-    """As `esteira.scoring.Encoder` makes it."""
-    features: Sequence[LoggedFeatures]
-    """For each row the features before that; raw where the client wrote them in the ordinary form."""
-
-
 class Body(msgspec.Struct, frozen=True):
-    """A request body whose values are all right: raw rows in the order of the columns, features, or encoded ones."""
+    """A request body whose values are all right: raw rows in the order of the columns, or features in theirs."""
 
     rows: list[tuple[Value, ...]] | None = None
     features: list[tuple[float | str | None, ...]] | None = None
-    encoded: Encoded | None = None
     explain: bool = False
     """Whether every answer is to say what each feature contributes."""
 
     def __len__(self) -> int:
         """How many rows there are."""
-        if self.encoded is not None:
-            return len(self.encoded.features)
         return len(self.rows if self.rows is not None else self.features or [])
 
     def part(self, start: int, end: int) -> "Body":
         """Some of the rows."""
         part = slice(start, end)
-        if self.encoded is not None:
-            return Body(encoded=Encoded(self.encoded.matrix[part], self.encoded.features[part]))
         if self.rows is not None:
             return Body(rows=self.rows[part])
         return Body(features=(self.features or [])[part])
@@ -67,20 +47,15 @@ class BodyDecoder:
     Args:
         columns: the raw columns that a request may bring.
         features: the features that it may bring instead.
-        straight: whether features may be logged as they came, and so need no values of their own.
     """
 
-    def __init__(self, columns: Sequence[Column], features: Sequence[Feature], *, straight: bool = True) -> None:
-        self._reader = _make_reader(features) if straight else None
+    def __init__(self, columns: Sequence[Column], features: Sequence[Feature]) -> None:
         before = [column for column in columns if column.known == "before"]
         self._decoder = _compile(before, features)
         self._moments = [(at, column) for at, column in enumerate(before) if column.type in ("timestamp", "date")]
 
     def decode(self, body: bytes) -> Body | None:
         """The body's values; None where it is to be read by the rules."""
-        if self._reader and _FEATURES.match(body) and (read := self._reader.read(body, MAX_ROWS)) is not None:
-            matrix, values = read
-            return Body(encoded=Encoded(matrix, [msgspec.Raw(row) for row in values]))
         if self._decoder is None or (b"\\u" in body and any(text in body for text in _BAD_TEXT)):
             return None
         try:
@@ -103,13 +78,6 @@ class BodyDecoder:
         for position, column in self._moments:
             values[position] = check_value(column, values[position])
         return tuple(values)
-
-
-def _make_reader(features: Sequence[Feature]) -> RowReader:
-    """Categories that are longer than a string may be are left to the rules, which refuse them."""
-    known = [[c if len(c) <= MAX_STRING else UNREADABLE for c in f.categories] for f in features]
-    categories = [None if f.kind == "numeric" else texts for f, texts in zip(features, known, strict=True)]
-    return RowReader([feature.name for feature in features], categories)
 
 
 def _compile(columns: Sequence[Column], features: Sequence[Feature]) -> "msgspec.json.Decoder[Any] | None":

@@ -1,8 +1,8 @@
 """Answers predictions before Flask is asked: the same code without the framework's share of the time.
 
 WSGI middleware around the app. What is ordinary, a JSON body with a length to the route of predictions, goes at once to
-`inference.predict`; all else, and whatever fails on the way, is the app's, which reads the request from its beginning
-and explains. `X-Request-Id` is put on every answer, also on the app's.
+`straight`, or to `inference.predict`; all else, and whatever fails on the way, is the app's, which reads the request
+from its beginning and explains. `X-Request-Id` is put on every answer, also on the app's.
 """
 
 import io
@@ -82,6 +82,9 @@ class FastPath:
             return None
         data = environ["wsgi.input"].read(length)
         try:
+            straight = serving.runtime.straight if serving.challenger is None else None
+            if straight and (body := straight.answer(data, self._log)) is not None:
+                return body, serving.pointer.version
             answer = self._predict(serving, data, environ.get("HTTP_TRACEPARENT"))
             return self._encode(answer), answer.model_version
         except Exception:  # nothing was answered and nothing logged: the app meets the same, and says it well

@@ -210,14 +210,14 @@ def _record_failure(release: Release, log: PredictionLog, rows: int, error: Exce
 def _answer(served: ServedRelease, log: PredictionLog, read: Body, question: Question) -> PredictAnswer:
     release, began = served.release, time.thread_time_ns()
     entities = find_entities(served, read)
-    encoded = served.encode(read)
-    scores: list[float] = served.model.score(encoded.matrix).tolist()
+    matrix, features = served.encode(read)
+    scores: list[float] = served.model.score(matrix).tolist()
     require_finite(release, scores)
     microseconds = (time.thread_time_ns() - began) // 1000
-    explanations = _explain(served, encoded.matrix) if read.explain else [None] * len(scores)
+    explanations = _explain(served, matrix) if read.explain else [None] * len(scores)
     ids = _make_ids(len(scores))
     sampled = _sample(served, log, read, question)
-    logged = make_records(served, read, ids, entities, encoded.features, scores, sampled)
+    logged = make_records(served, read, ids, entities, features, scores, sampled)
     strict = release.prediction_log.delivery == "strict"
     log.add(release.pipeline, release.version, logged, microseconds, strict=strict)
     threshold = release.threshold

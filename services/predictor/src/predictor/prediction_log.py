@@ -8,7 +8,7 @@ only once Pub/Sub has its predictions.
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from uuid import uuid4
 import msgspec
 
 from esteira.publisher import Publisher
+from esteira_kernel.answers import RECORD_ROWS
 from predictor.publishing import make_message
 from predictor.sampling import Sampler
 from predictor.spool import SPOOL_BYTES, Header, Record, SpoolWriter
@@ -25,12 +26,6 @@ from predictor.state import LogState, StateFolder
 logger = logging.getLogger(__name__)
 
 COMPLAIN_SECONDS = 60.0
-RECORD_ROWS = 500
-"""A record is never cut, and Pub/Sub takes 10 MB: wide rows are to fit."""
-
-
-LoggedFeatures = Sequence[float | str | None] | msgspec.Raw
-"""In the order of the release's features, before encoding; raw where they are JSON already."""
 
 
 class LoggedPrediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -41,7 +36,8 @@ class LoggedPrediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     event_time: datetime
     served_at: datetime
     score: float
-    features: LoggedFeatures
+    features: Sequence[float | str | None]
+    """In the order of the release's, before encoding."""
     row: dict[str, Any] | None = None
 
 
@@ -106,13 +102,28 @@ class PredictionLog:
         Raises:
             Unavailable: `strict`, and Pub/Sub does not answer.
         """
-        for start in range(0, len(predictions), RECORD_ROWS):
-            some = predictions[start : start + RECORD_ROWS]
-            header = Header(pipeline, model_version, len(some), 0 if start else microseconds, shadow=shadow)
+        parts = [predictions[start : start + RECORD_ROWS] for start in range(0, len(predictions), RECORD_ROWS)]
+        records = [(len(part), _encode(part)) for part in parts]
+        self.write(pipeline, model_version, records, microseconds, strict=strict, shadow=shadow)
+
+    def write(
+        self,
+        pipeline: str,
+        model_version: str,
+        records: Iterable[tuple[int, bytes]],
+        microseconds: int = 0,
+        *,
+        strict: bool = False,
+        shadow: bool = False,
+    ) -> None:
+        """`add` of what is JSON already: so many predictions each, at most `RECORD_ROWS`, with commas between them."""
+        for rows, predictions in records:
+            header = Header(pipeline, model_version, rows, microseconds, shadow=shadow)
+            microseconds = 0
             if strict:
-                self._publish_now(Record(header, _encode(some)))
+                self._publish_now(Record(header, predictions))
             else:
-                self._append(header, _encode(some))
+                self._append(header, predictions)
 
     def count_failures(self, pipeline: str, model_version: str, rows: int, *, shadow: bool = False) -> None:
         """Counts rows that a challenger could not answer; told with the next predictions."""

@@ -9,7 +9,7 @@ from esteira.exceptions import BadInput, EsteiraError, PermanentError, Problem
 from esteira.release import Release
 from esteira.schema import MAX_KEY_BYTES
 from predictor.decoding import Body
-from predictor.prediction_log import LoggedFeatures, LoggedPrediction
+from predictor.prediction_log import LoggedPrediction
 from predictor.problems import refuse
 from predictor.served import ServedRelease
 
@@ -59,7 +59,7 @@ def make_records(
     read: Body,
     ids: Sequence[str],
     entities: Sequence[str | None],
-    features: Sequence[LoggedFeatures],
+    features: Sequence[Sequence[Any]],
     scores: Sequence[float],
     sampled: Mapping[int, dict[str, Any]],
 ) -> list[LoggedPrediction]:
@@ -76,7 +76,7 @@ def make_records(
     """
     served_at = datetime.now(UTC)
     moments: Sequence[datetime | None] = [None] * len(ids)
-    values = features
+    values: Sequence[Sequence[Any]] = features
     if read.rows is not None:
         moments = [served.event_time(row) for row in read.rows]
         values = [_loggable(row) for row in features]

@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from esteira.release import Release
 from esteira.runtime import ReleaseRuntime, picker
 from esteira.schema import Value, entity_key
-from predictor.decoding import Body, BodyDecoder, Encoded
+from esteira.scoring import Array
+from predictor.decoding import Body, BodyDecoder
 from predictor.examples import show_release
 from predictor.redaction import Redactor, make_redactor
+from predictor.straight import Straight
 
 
 class ServedRelease(ReleaseRuntime):
@@ -20,8 +23,8 @@ class ServedRelease(ReleaseRuntime):
         super().__init__(folder, manifest_sha256)
         columns = [column.name for column in self.release.columns if column.known == "before"]
         self.redactor: Redactor | None = make_redactor(self.release)
-        straight = self.redactor is None
-        self.decoder = BodyDecoder(self.release.columns, self.release.features, straight=straight)
+        self.decoder = BodyDecoder(self.release.columns, self.release.features)
+        self.straight = Straight(self.release, self.model) if self.redactor is None else None
         self._entity = picker([columns.index(name) for name in self.release.entity])
         self._event_time = columns.index(self.release.event_time) if self.release.event_time else None
 
@@ -30,12 +33,10 @@ class ServedRelease(ReleaseRuntime):
         """The release as clients are shown it."""
         return show_release(self)
 
-    def encode(self, read: Body) -> Encoded:
-        """The rows of a body as the model takes them."""
-        if read.encoded is not None:
-            return read.encoded
+    def encode(self, read: Body) -> tuple[Array, Sequence[Sequence[Any]]]:
+        """The rows of a body as the model takes them, and their features before that."""
         features = self.feature_rows(read.rows) if read.rows is not None else read.features or []
-        return Encoded(self.model.encoder.encode_rows(features), features)
+        return self.model.encoder.encode_rows(features), features
 
     def entity(self, row: Sequence[Value]) -> str:
         """The entity key of a row of typed values, in the order of the columns."""

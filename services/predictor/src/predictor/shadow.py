@@ -11,11 +11,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
 from predictor.decoding import Body
-from predictor.prediction_log import LoggedFeatures, LoggedPrediction, PredictionLog
+from predictor.prediction_log import LoggedPrediction, PredictionLog
 from predictor.records import find_entities, make_records, require_finite, tell_failure
 from predictor.served import ServedRelease
 
@@ -183,12 +184,12 @@ def _predict(asked: Asked) -> tuple[list[LoggedPrediction], int]:
     """
     served, read, began = asked.challenger, asked.read(asked.challenger), time.thread_time_ns()
     entities = find_entities(served, read)
-    features: list[LoggedFeatures] = []
+    features: list[Sequence[Any]] = []
     scores: list[float] = []
     for start in range(0, len(read), ROWS_AT_ONCE):
-        encoded = served.encode(read.part(start, start + ROWS_AT_ONCE))
-        features += encoded.features
-        scores += served.model.score(encoded.matrix).tolist()
+        matrix, some = served.encode(read.part(start, start + ROWS_AT_ONCE))
+        features += some
+        scores += served.model.score(matrix).tolist()
     require_finite(served.release, scores)
     microseconds = (time.thread_time_ns() - began) // 1000
     return make_records(served, read, asked.ids, entities, features, scores, {}), microseconds

@@ -81,9 +81,7 @@ def test_a_reordered_feature_is_stopped_and_the_rows_are_named(tree: Tree, produ
 
 
 def test_answers_in_another_order_are_stopped(tree: Tree) -> None:
-    tree.change(
-        PREDICTOR, "served.model.score(matrix).tolist()", "served.model.score(matrix).tolist()[::-1]"
-    )
+    tree.change(PREDICTOR, "served.model.score(matrix).tolist()", "served.model.score(matrix).tolist()[::-1]")
     status, report, text = only_replayed(tree)
     assert status == 1, text
     assert {d["path"] for d in findings(report)["replay"]["report"]["differences"]} == {"batch.score", "batch.label"}

@@ -91,17 +91,19 @@ class Answerer:
         rows = self._reader.read(body, most)
         if rows is None:
             return None
-        sums = self._sum(rows)
-        text = self._text(rows)
-        part = text.part
+        sums, text = self._sum(rows), self._text(rows)
+        part, write = text.part, _write_short if rows.is_small else _write
         part.sums, part.random, part.moment = sums.address, random, moment
         part.values, part.ends = rows.values_address, rows.ends_address
-        if rows.count <= RECORD_ROWS:
-            part.begin, part.end = 0, rows.count
-            if not (_write_short if rows.is_small else _write)(self._address, text.address):
+        answers: list[bytes] = []
+        records: list[tuple[int, bytes]] = []
+        for begin in range(0, rows.count, RECORD_ROWS):
+            part.begin, part.end = begin, min(begin + RECORD_ROWS, rows.count)
+            if not write(self._address, text.address):
                 return None
-            return Answers(rows.count, b"[%b]" % text.answers(), [(rows.count, text.records())])
-        return self._answer_parts(rows.count, text)
+            answers.append(text.answers())
+            records.append((part.end - begin, text.records()))
+        return Answers(rows.count, b"[%b]" % b",".join(answers), records)
 
     def scores(self, sums: Array) -> Array:
         """The scores of sums, both of shape (rows,), as `answer` makes them."""
@@ -113,7 +115,7 @@ class Answerer:
         """What has the address of the sums, and holds them."""
         if isinstance(self._model, TreeSums):
             return self._model.sum_rows(rows.matrix_address, rows.count)
-        return _Scored(self._model(rows.matrix.copy()))
+        return _Scored(self._model(rows.matrix))
 
     def _text(self, rows: Rows) -> "_Text":
         if not rows.is_small:
@@ -121,17 +123,6 @@ class Answerer:
         if self._kept.text is None:
             self._kept.text = _Text(rows)
         return self._kept.text
-
-    def _answer_parts(self, count: int, text: "_Text") -> Answers | None:
-        answers: list[bytes] = []
-        records: list[tuple[int, bytes]] = []
-        for begin in range(0, count, RECORD_ROWS):
-            text.part.begin, text.part.end = begin, min(begin + RECORD_ROWS, count)
-            if not _write(self._address, text.address):
-                return None
-            answers.append(text.answers())
-            records.append((text.part.end - begin, text.records()))
-        return Answers(count, b"[%b]" % b",".join(answers), records)
 
 
 class _Scored:

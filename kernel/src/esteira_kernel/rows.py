@@ -92,9 +92,6 @@ class RowReader:
     Args:
         names: of the features, in the order of the matrix.
         categories: of each feature; None for a number.
-
-    Attributes:
-        features: how many there are.
     """
 
     def __init__(self, names: Sequence[str], categories: Sequence[Sequence[str] | None]) -> None:
@@ -102,7 +99,7 @@ class RowReader:
         texts = [_readable(text).encode() for table in tables for text in table]
         self._usable = UNREADABLE not in map(_readable, names)
         places = [_places(len(table)) for table in tables]
-        self.features = len(names)
+        self._features = len(names)
         self._arrays: dict[str, npt.NDArray[Any]] = {
             "is_number": np.array([known is None for known in categories], dtype=np.uint8),
             "entry_start": _starts([len(text) for text in texts]),
@@ -112,10 +109,10 @@ class RowReader:
             "texts": np.frombuffer(b"".join(texts) or b"\0", dtype=np.uint8),
         }
         addresses = {name: array.ctypes.data for name, array in self._arrays.items()}
-        self._plan = _Plan(features=self.features, text_bytes=sum(map(len, texts)), **addresses)
+        self._plan = _Plan(features=self._features, text_bytes=sum(map(len, texts)), **addresses)
         self._address = ctypes.addressof(self._plan)
         LIBRARY.prepare_rows(self._address)
-        self._kept = _Kept(self.features)
+        self._kept = _Kept(self._features)
 
     def read(self, body: bytes, most: int) -> Rows | None:
         """The rows of a body.
@@ -133,7 +130,7 @@ class RowReader:
         if count <= SMALL_ROWS and len(body) <= SMALL_BODY:
             rows, read = self._kept.rows, _read_short
         else:
-            rows, read = Rows(count, len(body), self.features, is_small=False), _read
+            rows, read = Rows(count, len(body), self._features, is_small=False), _read
         rows.count = read(self._address, body, len(body), *rows.addresses)
         return rows if 0 < rows.count <= most else None
 

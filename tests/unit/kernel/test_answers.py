@@ -2,7 +2,6 @@
 
 import json
 import math
-import threading
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -17,6 +16,7 @@ from esteira_kernel.answers import RANDOM_BYTES, RECORD_ROWS, Answerer, Answers
 from esteira_kernel.rows import SMALL_ROWS, RowReader
 from esteira_kernel.trees import TreeSums
 from unit.kernel.test_trees import example
+from unit.kernel.threads import run_at_once
 
 READER = RowReader(["x"], [None])
 RANDOM = bytes(range(RANDOM_BYTES))
@@ -145,9 +145,5 @@ def test_threads_do_not_disturb_each_other() -> None:
             if set(scores(found)) != {number} or {r["features"][0] for r in records(found)} != {number}:
                 wrong.append(number)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_at_once(work)
     assert not wrong

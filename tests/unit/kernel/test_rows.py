@@ -2,7 +2,6 @@
 
 import json
 import math
-import threading
 from typing import Any
 
 import msgspec
@@ -12,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from esteira_kernel.rows import COUNTED_BODY, SMALL_BODY, SMALL_ROWS, RowReader
+from unit.kernel.threads import run_at_once
 
 NAMES = ["x", "y z", "kind", "größe", "last"]
 CATEGORIES = [None, None, ["u", "v", "", "u" * 40], ["ä"], None]
@@ -167,11 +167,7 @@ def test_threads_do_not_disturb_each_other() -> None:
             if found is None or found.matrix[0, 0] != number or found.values() != [b'[%d,null,"v",null,null]' % number]:
                 wrong.append(number)
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_at_once(ask)
     assert not wrong
 
 

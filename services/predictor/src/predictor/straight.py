@@ -6,6 +6,7 @@ right.
 """
 
 import os
+import re
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -23,6 +24,9 @@ from esteira_kernel.rows import UNREADABLE, RowReader
 from predictor.decoding import MAX_ROWS
 from predictor.prediction_log import PredictionLog
 
+_FEATURES = re.compile(rb'\s*\{\s*"features"')
+"""Raw rows are not to be looked at twice, nor room made for them."""
+
 
 class Straight:
     """Answers for one release, whose log takes features as they came. Safe to share by threads."""
@@ -38,6 +42,8 @@ class Straight:
         Returns:
             None where `inference.predict` is to answer.
         """
+        if not _FEATURES.match(body):
+            return None
         began = time.perf_counter_ns()  # a thread's own clock takes longer to ask than most answers take
         found = self._answerer.answer(body, MAX_ROWS, os.urandom(RANDOM_BYTES), time.time_ns() // 1000)
         if found is None:
@@ -47,7 +53,7 @@ class Straight:
 
 
 def _make_answerer(release: Release, model: Model) -> Answerer:
-    reader, threshold = make_reader(release.features), release.threshold
+    reader, threshold = _make_reader(release.features), release.threshold
     if isinstance(model, TreesModel) and model.outputs == 1:
         link = model.metadata.link
         if link == "identity" or (link == "logit" and _has_the_bits_of_logit()):
@@ -55,7 +61,7 @@ def _make_answerer(release: Release, model: Model) -> Answerer:
     return Answerer(reader, model.score, threshold, logit=False)
 
 
-def make_reader(features: Sequence[Feature]) -> RowReader:
+def _make_reader(features: Sequence[Feature]) -> RowReader:
     """Categories that are longer than a string may be are left to the rules, which refuse them."""
     known = [[c if len(c) <= MAX_STRING else UNREADABLE for c in f.categories] for f in features]
     categories = [None if f.kind == "numeric" else texts for f, texts in zip(features, known, strict=True)]

@@ -1,4 +1,4 @@
-"""Bodies of requests answered from their bytes to those of the answer and of the log: see answers.zig."""
+"""What becomes of rows that were read, as JSON: their answers, and what is logged of them. See answers.zig."""
 
 import ctypes
 import math
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from esteira_kernel.library import find_function
-from esteira_kernel.rows import RowReader, Rows
+from esteira_kernel.rows import Rows
 from esteira_kernel.trees import TreeSums
 
 RANDOM_BYTES: Final = 15
@@ -18,7 +18,9 @@ RANDOM_BYTES: Final = 15
 RECORD_ROWS: Final = 500
 """Whose records are given together: they are never cut, and Pub/Sub takes 10 MB."""
 _ROW_BYTES: Final = 400
-"""Of an answer and a record together at most, without the row's values."""
+"""Of an answer and a record together at most, without the row's values and context."""
+_SMALL_CONTEXTS: Final = 1 << 12
+"""Bytes; for so many there is room where small requests are written."""
 
 Array = npt.NDArray[np.float64]
 Score = Callable[[Array], Array]
@@ -46,6 +48,8 @@ class _Part(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_size_t) for name in ("begin", "end")),
         *((name, ctypes.c_void_p) for name in ("sums", "values", "ends")),
+        ("contexts", ctypes.c_char_p),
+        *((name, ctypes.c_size_t) for name in ("contexts_length", "context_at")),
         ("random", ctypes.c_char_p),
         ("moment", ctypes.c_uint64),
         ("text", ctypes.c_void_p),
@@ -60,41 +64,38 @@ _EXP: Final = ctypes.cast(ctypes.CDLL(None).exp, ctypes.c_void_p).value
 
 
 class Answerer:
-    """Answers the bodies that a `RowReader` reads. Safe to share by threads.
+    """Answers rows that a `RowReader` has read. Safe to share by threads.
 
     Args:
-        reader: of the features.
         model: trees, of one sum a row; or what scores a matrix otherwise.
         logit: whether the trees' scores are 1 / (1 + exp(-sum)), not the sums.
         threshold: labels say whether the score reaches it; None for no labels.
     """
 
-    def __init__(self, reader: RowReader, model: TreeSums | Score, threshold: float | None, *, logit: bool) -> None:
-        self._reader = reader
+    def __init__(self, model: TreeSums | Score, threshold: float | None, *, logit: bool) -> None:
         self._model = model
         self._form = _Form(_EXP if logit else None, math.nan if threshold is None else threshold)
         self._address = ctypes.addressof(self._form)
         self._kept = _Kept()
 
-    def answer(self, body: bytes, most: int, random: bytes, moment: int) -> Answers | None:
-        """Answers a body.
+    def answer(self, rows: Rows, random: bytes, moment: int, contexts: bytes | None = None) -> Answers | None:
+        """Answers them.
 
         Args:
-            body: JSON.
-            most: rows that it may have.
+            rows: that this thread read last.
             random: `RANDOM_BYTES`.
             moment: microseconds since 1970 in UTC.
+            contexts: what is logged of each row beside: a JSON object a line, with `entity` and `event_time`; None
+                where there is no entity, and they happen now.
 
         Returns:
-            None where the body is not of the ordinary kind, or a score is not finite: the rules answer then.
+            None where a score is not finite: the rules answer then.
         """
-        rows = self._reader.read(body, most)
-        if rows is None:
-            return None
-        sums, text = self._sum(rows), self._text(rows)
+        sums, text = self._sum(rows), self._text(rows, len(contexts or b""))
         part, write = text.part, _write_short if rows.is_small else _write
         part.sums, part.random, part.moment = sums.address, random, moment
         part.values, part.ends = rows.values_address, rows.ends_address
+        part.contexts, part.contexts_length, part.context_at = contexts, len(contexts or b""), 0
         answers: list[bytes] = []
         records: list[tuple[int, bytes]] = []
         for begin in range(0, rows.count, RECORD_ROWS):
@@ -117,11 +118,11 @@ class Answerer:
             return self._model.sum_rows(rows.matrix_address, rows.count)
         return _Scored(self._model(rows.matrix))
 
-    def _text(self, rows: Rows) -> "_Text":
-        if not rows.is_small:
-            return _Text(rows)
+    def _text(self, rows: Rows, contexts: int) -> "_Text":
+        if not rows.is_small or contexts > _SMALL_CONTEXTS:
+            return _Text(rows, contexts)
         if self._kept.text is None:
-            self._kept.text = _Text(rows)
+            self._kept.text = _Text(rows, _SMALL_CONTEXTS)
         return self._kept.text
 
 
@@ -134,10 +135,14 @@ class _Scored:
 
 
 class _Text:
-    """Where native code writes answers and records, for as many rows and values as `rows` has room for."""
+    """Where native code writes answers and records, for as many rows and values as `rows` has room for.
 
-    def __init__(self, rows: Rows) -> None:
-        self._text = np.empty(rows.values_size + rows.most * _ROW_BYTES, dtype=np.uint8)
+    Args:
+        contexts: bytes of what is logged beside.
+    """
+
+    def __init__(self, rows: Rows, contexts: int) -> None:
+        self._text = np.empty(rows.values_size + rows.most * _ROW_BYTES + contexts, dtype=np.uint8)
         self.part = _Part(text=self._text.ctypes.data, capacity=len(self._text))
         self.address = ctypes.addressof(self.part)
 

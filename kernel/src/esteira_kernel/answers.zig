@@ -23,6 +23,11 @@ pub const Part = extern struct {
     /// The rows' values as rows.zig writes them.
     values: [*]const u8,
     ends: [*]const u32,
+    /// What is logged of each row beside: a JSON object a line, of which the first `context_at` bytes are written already. Null
+    /// where there is no entity, and the rows happen now.
+    contexts: ?[*]const u8,
+    contexts_length: usize,
+    context_at: usize = 0,
     /// Random bytes of which identities are made.
     random: [*]const u8,
     /// Microseconds since 1970 in UTC.
@@ -63,9 +68,15 @@ pub export fn write_answers(form: *const Form, part: *Part) callconv(.c) bool {
         if (row > part.begin) writer.write(",");
         writer.write("{\"id\":\"");
         writer.write(&numbered(identity, row));
-        writer.write("\",\"entity\":null,\"event_time\":\"");
-        writer.write(&moment);
-        writer.write("\",\"served_at\":\"");
+        writer.write("\",");
+        if (nextContext(part)) |members| {
+            writer.write(members);
+        } else {
+            writer.write("\"entity\":null,\"event_time\":\"");
+            writer.write(&moment);
+            writer.write("\"");
+        }
+        writer.write(",\"served_at\":\"");
         writer.write(&moment);
         writer.write("\",\"score\":");
         writer.number(scoreOf(form, part.sums[row]));
@@ -86,6 +97,15 @@ pub export fn score_sums(form: *const Form, sums: [*]const f64, count: usize, sc
 fn scoreOf(form: *const Form, sum: f64) f64 {
     const exp = form.exp orelse return sum;
     return 1.0 / (1.0 + exp(-sum));
+}
+
+/// The members of the next row's object, without its braces.
+fn nextContext(part: *Part) ?[]const u8 {
+    const contexts = (part.contexts orelse return null)[0..part.contexts_length];
+    const start = part.context_at;
+    const end = std.mem.indexOfScalarPos(u8, contexts, start, '\n').?;
+    part.context_at = end + 1;
+    return contexts[start + 1 .. end - 1];
 }
 
 fn makeIdentity(random: *const [random_bytes]u8) [identity_bytes]u8 {

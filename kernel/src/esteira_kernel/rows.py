@@ -36,14 +36,12 @@ class _Plan(ctypes.Structure):
 
 LIBRARY.prepare_rows.argtypes = [ctypes.c_void_p]
 LIBRARY.prepare_rows.restype = None
-_read, _read_short = find_function(
-    "read_rows",
-    [
-        *(ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t),
-        *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p),
-    ],
-    ctypes.c_size_t,
-)
+_ARGUMENTS: Final = [
+    *(ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t),
+    *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p),
+]
+_READ_ROWS: Final = find_function("read_rows", _ARGUMENTS, ctypes.c_size_t)
+_READ_VALUES: Final = find_function("read_values", _ARGUMENTS, ctypes.c_size_t)
 
 
 class Rows:
@@ -87,7 +85,7 @@ class Rows:
 
 
 class RowReader:
-    """Reads `{"features": [{name: value}]}` for one list of features. Safe to share by threads.
+    """Reads `{"features": [{name: value}]}`, and values in their order, for one list of features. Threads may share it.
 
     Args:
         names: of the features, in the order of the matrix.
@@ -125,13 +123,30 @@ class RowReader:
             None where the body is not of the ordinary kind: the rules read it then, whether it is right or wrong.
         """
         count = most if len(body) > COUNTED_BODY else min(body.count(b"{") - 1, most)
-        if count < 1 or len(body) > MAX_BODY or not self._usable:
+        return self._read(_READ_ROWS, body, count, most) if self._usable else None
+
+    def read_values(self, values: bytes, count: int) -> Rows | None:
+        """Rows of values that are made already, in the order of the features. A category that is not known is missing.
+
+        Args:
+            values: JSON, `[[value, …], …]`.
+            count: how many rows there are.
+
+        Returns:
+            None where a value is not of its feature's kind, or has an escape.
+        """
+        return self._read(_READ_VALUES, values, count, count)
+
+    def _read(self, functions: tuple[Any, Any], text: bytes, count: int, most: int) -> Rows | None:
+        """At most `most` rows, for `count` of which there is room."""
+        if count < 1 or len(text) > MAX_BODY:
             return None
-        if count <= SMALL_ROWS and len(body) <= SMALL_BODY:
-            rows, read = self._kept.rows, _read_short
+        long, short = functions
+        if count <= SMALL_ROWS and len(text) <= SMALL_BODY:
+            rows, read = self._kept.rows, short
         else:
-            rows, read = Rows(count, len(body), self._features, is_small=False), _read
-        rows.count = read(self._address, body, len(body), *rows.addresses)
+            rows, read = Rows(count, len(text), self._features, is_small=False), long
+        rows.count = read(self._address, text, len(text), *rows.addresses)
         return rows if 0 < rows.count <= most else None
 
 

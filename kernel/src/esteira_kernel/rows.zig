@@ -1,4 +1,5 @@
-//! Reads the body of an ordinary request, `{"features": [{"name": value, …}, …]}`, straight into a matrix.
+//! Reads the body of an ordinary request, `{"features": [{"name": value, …}, …]}`, straight into a matrix; and values that
+//! have their order already, `[[value, …], …]`.
 //!
 //! It takes only what the rules of Esteira take beyond doubt: each feature once at most, finite numbers, strings that are
 //! known categories, null. For anything else, an unknown name, an escape, a new category, it gives up: the rules then
@@ -94,11 +95,35 @@ pub export fn read_rows(
     return reader.readBody(matrix[0 .. most * plan.features], ends[0..most]) catch 0;
 }
 
+/// Reads rows of values in the order of the features, which nobody sent: a category that is not known is missing. Gives the
+/// number of rows, or 0 where it gives up. The arrays are as above.
+pub export fn read_values(
+    plan: *const Plan,
+    body: [*]const u8,
+    length: usize,
+    matrix: [*]f64,
+    most: usize,
+    values: [*]u8,
+    capacity: usize,
+    ends: [*]u32,
+    spans: [*]Span,
+) callconv(.c) usize {
+    var reader = Reader{
+        .plan = plan,
+        .body = body[0..length],
+        .values = values[0..capacity],
+        .spans = spans[0..plan.features],
+        .takes_unknown = true,
+    };
+    return reader.readArrays(matrix[0 .. most * plan.features], ends[0..most]) catch 0;
+}
+
 const Reader = struct {
     plan: *const Plan,
     body: []const u8,
     values: []u8,
     spans: []Span,
+    takes_unknown: bool = false,
     at: usize = 0,
     written: usize = 0,
 
@@ -116,6 +141,34 @@ const Reader = struct {
             if (!try self.another(']')) break;
         }
         try self.take('}');
+        return self.finish(rows);
+    }
+
+    fn readArrays(self: *Reader, matrix: []f64, ends: []u32) GivenUp!usize {
+        try self.take('[');
+        var rows: usize = 0;
+        while (true) {
+            if (rows == ends.len) return error.GivenUp;
+            try self.readArray(matrix[rows * self.spans.len ..][0..self.spans.len]);
+            ends[rows] = @intCast(self.written);
+            rows += 1;
+            if (!try self.another(']')) break;
+        }
+        return self.finish(rows);
+    }
+
+    fn readArray(self: *Reader, row: []f64) GivenUp!void {
+        const start = self.at;
+        try self.take('[');
+        for (row, 0..) |*value, feature| {
+            if (feature > 0) try self.take(',');
+            value.* = try self.readValue(feature);
+        }
+        try self.take(']');
+        try self.write(self.body[start..self.at]);
+    }
+
+    fn finish(self: *Reader, rows: usize) GivenUp!usize {
         self.skipSpace();
         return if (self.at == self.body.len) rows else error.GivenUp;
     }
@@ -172,8 +225,14 @@ const Reader = struct {
 
     fn category(self: *Reader, feature: usize) GivenUp!f64 {
         if (self.plan.is_number[feature] != 0) return error.GivenUp;
-        const code = self.plan.find(1 + feature, try self.string()) orelse return error.GivenUp;
+        const text = try self.string();
+        const code = self.plan.find(1 + feature, text) orelse return self.unknown(text);
         return @floatFromInt(code);
+    }
+
+    fn unknown(self: *Reader, text: []const u8) GivenUp!f64 {
+        if (!self.takes_unknown or std.mem.indexOfScalar(u8, text, '\\') != null) return error.GivenUp;
+        return std.math.nan(f64);
     }
 
     fn number(self: *Reader, feature: usize) GivenUp!f64 {
@@ -199,7 +258,8 @@ const Reader = struct {
         return rest[0..end];
     }
 
-    /// A string of known texts, which have no quotation marks, escapes or control characters: it ends with the next mark.
+    /// A string of known texts, which have no quotation marks, escapes or control characters: it ends with the next mark. Of any
+    /// other one it may be a part, which then ends with a backslash.
     fn string(self: *Reader) GivenUp![]const u8 {
         try self.take('"');
         const rest = self.body[self.at..];

@@ -25,12 +25,19 @@ MOMENT = 1_456_789_012_345_678
 
 def echo(threshold: float | None = None, *, logit: bool = False) -> Answerer:
     """Its sum is its one feature."""
-    return Answerer(READER, lambda matrix: matrix[:, 0], threshold, logit=logit)
+    return Answerer(lambda matrix: matrix[:, 0], threshold, logit=logit)
 
 
-def ask(answerer: Answerer, values: list[Any], random: bytes = RANDOM, moment: int = MOMENT) -> Answers | None:
-    body = json.dumps({"features": [{"x": value} for value in values]}).encode()
-    return answerer.answer(body, 1000, random, moment)
+def ask(
+    answerer: Answerer,
+    values: list[Any],
+    random: bytes = RANDOM,
+    moment: int = MOMENT,
+    contexts: bytes | None = None,
+) -> Answers | None:
+    rows = READER.read_values(json.dumps([[value] for value in values]).encode(), len(values))
+    assert rows is not None
+    return answerer.answer(rows, random, moment, contexts)
 
 
 def scores(found: Answers | None) -> list[float]:
@@ -118,20 +125,38 @@ def test_logits_have_the_bits_of_the_c_librarys_exp() -> None:
     assert scores(ask(echo(logit=True), values[:900])) == expected[:900]
 
 
+@pytest.mark.parametrize("rows", [1, 3, SMALL_ROWS + 1, RECORD_ROWS + 1])
+@pytest.mark.parametrize("length", [0, 5000])
+def test_each_record_has_its_own_context(rows: int, length: int) -> None:
+    told = [
+        {"entity": f'"{number}"\n{"ä" * length}', "event_time": f"at {number}", "row": {"x": [number]}}
+        for number in range(rows)
+    ]
+    contexts = b"".join(json.dumps(one, ensure_ascii=False).encode() + b"\n" for one in told)
+    answerer = echo()
+    for _ in range(2):
+        found = records(ask(answerer, [1.5] * rows, contexts=contexts))
+        assert [{name: one[name] for name in ("entity", "event_time", "row")} for one in found] == told
+        assert all(one["served_at"] == "2016-02-29T23:36:52.345678Z" for one in found)
+    assert records(ask(answerer, [1.5]))[0]["entity"] is None
+
+
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("rows", [1, RECORD_ROWS + 1])
 def test_a_score_that_is_not_finite_is_not_answered(wrong: float, rows: int) -> None:
-    answerer = Answerer(READER, lambda matrix: np.where(matrix[:, 0] == rows - 1, wrong, 1.0), None, logit=False)
+    answerer = Answerer(lambda matrix: np.where(matrix[:, 0] == rows - 1, wrong, 1.0), None, logit=False)
     assert ask(answerer, [float(number) for number in range(rows)]) is None
     assert ask(answerer, [-1.0] * rows) is not None
 
 
 def test_trees_are_scored_without_a_matrix_of_python() -> None:
     sums = TreeSums(example())
-    answerer = Answerer(RowReader(["a", "b"], [None, ["u", "v"]]), sums, None, logit=False)
+    reader, answerer = RowReader(["a", "b"], [None, ["u", "v"]]), Answerer(sums, None, logit=False)
     for rows in (1, 3, SMALL_ROWS + 5):
         given = [{"a": number % 5, "b": "uv"[number % 2]} for number in range(rows)]
-        found = answerer.answer(json.dumps({"features": given}).encode(), 1000, RANDOM, MOMENT)
+        read = reader.read(json.dumps({"features": given}).encode(), 1000)
+        assert read is not None
+        found = answerer.answer(read, RANDOM, MOMENT)
         matrix = np.array([[row["a"], "uv".index(str(row["b"]))] for row in given], dtype=float)
         assert scores(found) == sums.score(matrix)[:, 0].tolist()
 

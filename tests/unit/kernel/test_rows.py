@@ -198,3 +198,63 @@ def test_long_numbers_are_not_read_for_they_are_logged_as_they_are_written() -> 
     for zeros, fine in ((38, True), (39, False)):
         found = READER.read(b'{"features": [{"x": 0.%b}]}' % (b"0" * zeros), 1)
         assert (found is not None) == fine
+
+
+def read_values(values: bytes, count: int) -> tuple[list[list[float]], list[Any]] | None:
+    found = READER.read_values(values, count)
+    return None if found is None else (found.matrix.tolist(), [json.loads(row) for row in found.values()])
+
+
+def full_row_strategy() -> st.SearchStrategy[list[Any]]:
+    number = st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**63)
+    kinds = [number if known is None else st.none() | st.sampled_from(known) | st.text() for known in CATEGORIES]
+    return st.tuples(*kinds).map(list)
+
+
+@given(st.lists(full_row_strategy(), min_size=1, max_size=40))
+@settings(max_examples=300, deadline=None)
+def test_values_in_their_order_are_read_and_new_categories_are_missing(rows: list[list[Any]]) -> None:
+    data = msgspec.json.encode(rows)
+    found = read_values(data, len(rows))
+    assert (found is None) == (b"\\" in data)
+    if found is not None:
+        known = [
+            [
+                None if names is not None and value not in names else value
+                for value, names in zip(row, CATEGORIES, strict=True)
+            ]
+            for row in rows
+        ]
+        expected = [[encoded(*pair) for pair in zip(row, CATEGORIES, strict=True)] for row in known]
+        assert alike(found[0], expected)
+        assert alike([[*map(plain, row)] for row in found[1]], [[*map(plain, row)] for row in rows])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *(
+            b"",
+            b"[]",
+            b"[[]]",
+            b"[[1,2,null,null]]",
+            b"[[1,2,null,null,3,4]]",
+            b"[[1,2,null,null,3]",
+            b"[[1,2,null,null,3]]]",
+        ),
+        *(b"[[1,2,null,null,true]]", b'[[1,2,null,null,"3"]]', b"[[1,2,3,null,4]]", b'[[1,2,"\\u0075",null,3]]'),
+        *(b'[[1,2,"\\",null,3]]', b'[[1,2,"u', b"[[1,2,null,null,1e999]]", b'{"features": [{"x": 1}]}'),
+        b"[[1,2,null,null,3],[1,2,null,null,3]]",
+    ],
+)
+def test_values_of_another_form_are_not_read(values: bytes) -> None:
+    assert read_values(b"[[1,2,null,null,3]]", 1) is not None
+    assert read_values(values, 1) is None
+
+
+@given(st.lists(st.sampled_from([*PIECES, "[[", "],[", "]]"]), max_size=30).map("".join))
+@settings(max_examples=1000, deadline=None)
+def test_no_values_end_the_process(text: str) -> None:
+    found = read_values(text.encode(), 2)
+    if found is not None:
+        assert alike(found[1], json.loads(text))

@@ -16,6 +16,7 @@ from predictor.app import create_app
 from predictor.decoding import Body
 from predictor.inference import RowsQuestion, predict
 from predictor.limits import MAX_REQUEST_BYTES
+from predictor.native import make_native
 from predictor.prediction_log import PredictionLog
 from predictor.publishing import SpoolPublisher
 from predictor.served import ServedRelease
@@ -147,6 +148,7 @@ class OverflowingModel:
 
     def __init__(self, served: Any) -> None:
         self._served = served
+        self.native = make_native(served.release, self)  # type: ignore[arg-type]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._served, name)

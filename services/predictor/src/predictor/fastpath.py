@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from esteira.logs import bind_context, is_traceparent, new_trace
+from predictor import straight
 from predictor.access import Access
 from predictor.inference import JsonQuestion, predict
 from predictor.limits import MAX_REQUEST_BYTES, Budget
@@ -82,8 +83,7 @@ class FastPath:
             return None
         data = environ["wsgi.input"].read(length)
         try:
-            straight = serving.runtime.straight if serving.challenger is None else None
-            if straight and (body := straight.answer(data, self._log)) is not None:
+            if serving.challenger is None and (body := straight.answer(serving.runtime, self._log, data)) is not None:
                 return body, serving.pointer.version
             answer = self._predict(serving, data, environ.get("HTTP_TRACEPARENT"))
             return self._encode(answer), answer.model_version

@@ -175,6 +175,19 @@ def predict(serving: Serving, log: PredictionLog, question: Question) -> Predict
         return answer
 
 
+def sample_rows(
+    served: ServedRelease, log: PredictionLog, read: Body, question: Question
+) -> Mapping[int, dict[str, Any]]:
+    """The raw rows that are kept, by their position."""
+    if read.rows is None:
+        return {}
+    release = served.release
+    if not (chosen := log.sampler.choose(release.version, len(read.rows), release.prediction_log.sample)):
+        return {}
+    sent = question.sent()
+    return {position: sent[position] for position in chosen}
+
+
 def _challenger_for(serving: Serving, read: Body) -> ServedRelease | None:
     """The challenger, where a canary runs and the request is of its share."""
     wanted = serving.pointer.challenger
@@ -216,7 +229,7 @@ def _answer(served: ServedRelease, log: PredictionLog, read: Body, question: Que
     microseconds = (time.thread_time_ns() - began) // 1000
     explanations = _explain(served, matrix) if read.explain else [None] * len(scores)
     ids = _make_ids(len(scores))
-    sampled = _sample(served, log, read, question)
+    sampled = sample_rows(served, log, read, question)
     logged = make_records(served, read, ids, entities, features, scores, sampled)
     strict = release.prediction_log.delivery == "strict"
     log.add(release.pipeline, release.version, logged, microseconds, strict=strict)
@@ -226,17 +239,6 @@ def _answer(served: ServedRelease, log: PredictionLog, read: Body, question: Que
         for id_, score, why in zip(ids, scores, explanations, strict=True)
     ]
     return PredictAnswer(pipeline=release.pipeline, model_version=release.version, predictions=answers)
-
-
-def _sample(served: ServedRelease, log: PredictionLog, read: Body, question: Question) -> Mapping[int, dict[str, Any]]:
-    """The raw rows that are kept, by their position."""
-    if read.rows is None:
-        return {}
-    release = served.release
-    if not (chosen := log.sampler.choose(release.version, len(read.rows), release.prediction_log.sample)):
-        return {}
-    sent = question.sent()
-    return {position: sent[position] for position in chosen}
 
 
 def _explain(served: ServedRelease, matrix: Array) -> Sequence[Explanation]:

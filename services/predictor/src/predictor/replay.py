@@ -7,7 +7,7 @@ what it shares with others, brings along for itself. It needs the files alone: n
 import argparse
 import hashlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,18 +87,17 @@ class RecordingLog(PredictionLog):
         super().__init__(Publisher("replay"), Path(tempfile.gettempdir()))
         self.last: Sequence[LoggedPrediction] = []
 
-    def add(
+    def write(
         self,
         pipeline: str,  # noqa: ARG002
         model_version: str,  # noqa: ARG002
-        predictions: Sequence[LoggedPrediction],
-        microseconds: int = 0,  # noqa: ARG002
-        *,
-        strict: bool = False,  # noqa: ARG002
-        shadow: bool = False,  # noqa: ARG002
+        records: Iterable[tuple[int, bytes]],
+        *_: Any,
+        **__: Any,
     ) -> None:
         """Takes the place of what was kept before."""
-        self.last = predictions
+        parts = [msgspec.json.decode(b"[%b]" % part, type=list[LoggedPrediction]) for _, part in records]
+        self.last = [one for part in parts for one in part]
 
 
 class LocalServings(Servings):

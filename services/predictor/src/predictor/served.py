@@ -12,8 +12,8 @@ from esteira.schema import Value, entity_key
 from esteira.scoring import Array
 from predictor.decoding import Body, BodyDecoder
 from predictor.examples import show_release
+from predictor.native import Native, make_native
 from predictor.redaction import Redactor, make_redactor
-from predictor.straight import Straight
 
 
 class ServedRelease(ReleaseRuntime):
@@ -24,7 +24,7 @@ class ServedRelease(ReleaseRuntime):
         columns = [column.name for column in self.release.columns if column.known == "before"]
         self.redactor: Redactor | None = make_redactor(self.release)
         self.decoder = BodyDecoder(self.release.columns, self.release.features)
-        self.straight = Straight(self.release, self.model) if self.redactor is None else None
+        self.native: Native | None = make_native(self.release, self.model) if self.redactor is None else None
         self._entity = picker([columns.index(name) for name in self.release.entity])
         self._event_time = columns.index(self.release.event_time) if self.release.event_time else None
 

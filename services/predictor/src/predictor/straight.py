@@ -1,76 +1,81 @@
-"""Ordinary requests of features, answered in native code from the body to what is logged of it.
+"""Ordinary requests, answered in native code up to the answer's JSON and what is logged of it.
 
-It answers what `inference.predict` answers, and logs the same, but makes no object of a value: see
-`esteira_kernel.answers`. It takes only bodies that the rules take beyond doubt, and leaves all else to them, wrong or
-right.
+It answers what `inference.predict` answers, and logs the same, but makes no object of a feature, an answer or a record:
+see `esteira_kernel.answers`. It takes only what the rules take beyond doubt, and leaves all else to them.
 """
 
 import os
 import re
 import time
-from collections.abc import Sequence
-from functools import cache
+from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
-import numpy as np
 
-from esteira.links import inverse_link
-from esteira.release import Release
-from esteira.schema import MAX_STRING, Feature
-from esteira.scoring import Model
-from esteira.trees import TreesModel
-from esteira_kernel.answers import RANDOM_BYTES, Answerer
-from esteira_kernel.rows import UNREADABLE, RowReader
+from esteira_kernel.answers import RANDOM_BYTES
+from esteira_kernel.rows import Rows
 from predictor.decoding import MAX_ROWS
+from predictor.inference import JsonQuestion, sample_rows
+from predictor.native import Native
 from predictor.prediction_log import PredictionLog
+from predictor.records import find_entities
+from predictor.served import ServedRelease
 
 _FEATURES = re.compile(rb'\s*\{\s*"features"')
-"""Raw rows are not to be looked at twice, nor room made for them."""
+_encode = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines
 
 
-class Straight:
-    """Answers for one release, whose log takes features as they came. Safe to share by threads."""
+class Context(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is logged of a raw row beside its features and its score."""
 
-    def __init__(self, release: Release, model: Model) -> None:
-        self._pipeline, self._version = release.pipeline, release.version
-        self._head = msgspec.json.encode({"pipeline": release.pipeline, "model_version": release.version})[:-1]
-        self._answerer = _make_answerer(release, model)
-
-    def answer(self, body: bytes, log: PredictionLog) -> bytes | None:
-        """The JSON of an `inference.PredictAnswer`; its predictions are on disk when this returns.
-
-        Returns:
-            None where `inference.predict` is to answer.
-        """
-        if not _FEATURES.match(body):
-            return None
-        began = time.perf_counter_ns()  # a thread's own clock takes longer to ask than most answers take
-        found = self._answerer.answer(body, MAX_ROWS, os.urandom(RANDOM_BYTES), time.time_ns() // 1000)
-        if found is None:
-            return None
-        log.write(self._pipeline, self._version, found.records, (time.perf_counter_ns() - began) // 1000)
-        return b'%b,"predictions":%b}' % (self._head, found.answers)
+    entity: str | None
+    event_time: datetime
+    row: dict[str, Any] | None = None
+    """Where it is sampled."""
 
 
-def _make_answerer(release: Release, model: Model) -> Answerer:
-    reader, threshold = _make_reader(release.features), release.threshold
-    if isinstance(model, TreesModel) and model.outputs == 1:
-        link = model.metadata.link
-        if link == "identity" or (link == "logit" and _has_the_bits_of_logit()):
-            return Answerer(reader, model.sums, threshold, logit=link == "logit")
-    return Answerer(reader, model.score, threshold, logit=False)
+def answer(served: ServedRelease, log: PredictionLog, body: bytes) -> bytes | None:
+    """The JSON of an `inference.PredictAnswer`; its predictions are on disk when this returns.
+
+    Returns:
+        None where `inference.predict` is to answer.
+
+    Raises:
+        BadInput: see `inference.JsonQuestion`; only of raw rows.
+    """
+    native = served.native
+    if native is None:
+        return None
+    began, moment = time.perf_counter_ns(), time.time_ns() // 1000  # a thread's own clock takes longer to ask
+    if _FEATURES.match(body):
+        rows, contexts = native.reader.read(body, MAX_ROWS), None
+    else:
+        rows, contexts = _prepare(served, native, log, JsonQuestion(body), moment)
+    found = native.answerer.answer(rows, os.urandom(RANDOM_BYTES), moment, contexts) if rows else None
+    if found is None:
+        return None
+    release = served.release
+    log.write(release.pipeline, release.version, found.records, (time.perf_counter_ns() - began) // 1000)
+    return b'%b,"predictions":%b}' % (native.head, found.answers)
 
 
-def _make_reader(features: Sequence[Feature]) -> RowReader:
-    """Categories that are longer than a string may be are left to the rules, which refuse them."""
-    known = [[c if len(c) <= MAX_STRING else UNREADABLE for c in f.categories] for f in features]
-    categories = [None if f.kind == "numeric" else texts for f, texts in zip(features, known, strict=True)]
-    return RowReader([feature.name for feature in features], categories)
-
-
-@cache
-def _has_the_bits_of_logit() -> bool:
-    """Whether native code makes the scores that `esteira.links` makes here, with this C library."""
-    sums = np.random.default_rng(0).normal(scale=10, size=500)
-    made = Answerer(RowReader([], []), lambda matrix: matrix[:, 0], None, logit=True).scores(sums)
-    return bool((made == inverse_link("logit", sums.reshape(-1, 1))).all())
+def _prepare(
+    served: ServedRelease, native: Native, log: PredictionLog, question: JsonQuestion, moment: int
+) -> tuple[Rows | None, bytes]:
+    """The features of raw rows, and a `Context` of each as JSON, a line each."""
+    read = question.read(served)
+    if read.rows is None or read.explain or served.single is None:  # what DuckDB makes is not always JSON's
+        return None, b""
+    entities = find_entities(served, read)
+    rows = native.reader.read_values(_encode(served.feature_rows(read.rows)), len(read.rows))
+    if rows is None:
+        return None, b""
+    now = datetime.fromtimestamp(moment / 1e6, UTC)
+    moments = [served.event_time(row) or now for row in read.rows]
+    sampled = sample_rows(served, log, read, question)
+    told = [
+        Context(entity, happened, sampled.get(position))
+        for position, (entity, happened) in enumerate(zip(entities, moments, strict=True))
+    ]
+    return rows, _encode_lines(told)

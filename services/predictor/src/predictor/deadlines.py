@@ -16,9 +16,10 @@ import logging
 import socket
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
+from threading import get_ident
+from time import monotonic, sleep
 from typing import Any, Protocol
 
 from werkzeug.exceptions import RequestTimeout
@@ -65,22 +66,20 @@ class Deadlines:
         """Starts the thread that looks."""
         threading.Thread(target=self._watch, name="deadlines", daemon=True).start()
 
-    def read(self, environ: Environ, size: int) -> bytes:
-        """Reads from a request's `wsgi.input`.
+    def read(self, stream: Stream, size: int, environ: Environ, since: float) -> bytes:
+        """Reads from the body of a request.
 
-        Raises:
-            RequestTimeout: the body did not come in time.
-        """
-        return self.read_on(environ, environ["wsgi.input"], size, time.monotonic())
-
-    def read_on(self, environ: Environ, stream: Stream, size: int, since: float) -> bytes:
-        """Reads from a body that is read since then, on the clock of `time.monotonic`.
+        Args:
+            stream: the body.
+            size: at most so many bytes.
+            environ: of the request.
+            since: when its body began to be read, on the clock of `time.monotonic`.
 
         Raises:
             RequestTimeout: the body did not come in time.
         """
         number = next(self._numbers)
-        self._reading[number] = since, threading.get_ident(), environ
+        self._reading[number] = since, get_ident(), environ
         try:
             return stream.read(size)
         finally:
@@ -94,7 +93,7 @@ class Deadlines:
 
     def look(self) -> None:
         """Ends the connections of clients that are late."""
-        late = time.monotonic() - self._seconds
+        late = monotonic() - self._seconds
         for number, (since, thread, environ) in self._reading.copy().items():
             if since <= late:
                 with self._ending:
@@ -103,7 +102,7 @@ class Deadlines:
 
     def _watch(self) -> None:
         while True:
-            time.sleep(min(LOOK_SECONDS, self._seconds / 10))
+            sleep(min(LOOK_SECONDS, self._seconds / 10))
             try:
                 self.look()
             except Exception:
@@ -137,8 +136,8 @@ class _Body(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         if self._since is None:
-            self._since = time.monotonic()
-        data = self._deadlines.read_on(self._environ, self._stream, len(buffer), self._since)
+            self._since = monotonic()
+        data = self._deadlines.read(self._stream, len(buffer), self._environ, self._since)
         buffer[: len(data)] = data
         return len(data)
 
@@ -160,7 +159,7 @@ def _answer_and_end(protocol: Any, error: RequestTimeout, environ: Environ) -> N
 
     def parts() -> Iterator[bytes]:
         yield body
-        time.sleep(FAREWELL_SECONDS)
+        sleep(FAREWELL_SECONDS)
 
     told = answer.status_code, list(answer.headers), parts()
     threading.Thread(target=protocol.response_iter, args=told, name="farewell", daemon=True).start()

@@ -9,6 +9,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -100,7 +101,7 @@ class FastPath:
             return None
         data = b""
         try:
-            data = self._deadlines.read(environ, length)
+            data = self._deadlines.read(environ["wsgi.input"], length, environ, monotonic())
             straight = serving.runtime.straight if serving.challenger is None else None
             if straight and (body := straight.answer(data, self._log)) is not None:
                 return body, serving.pointer.version

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from google.cloud.pubsub_v1 import PublisherClient
 
 from esteira.bucket import Bucket
 from esteira_cli.stack import Stack
+from esteira_cli.stack.bucket import create as create_bucket
 from predictor.server import SERVERS
 from predictor_processes import WORKERS, Server, environment, wait_until
 from releases import build_release, raw_rows
@@ -23,17 +24,22 @@ THREADS = 2
 PREDICT = "/pipelines/shop/predict"
 
 
-@pytest.fixture(params=SERVERS)
-def server(request: pytest.FixtureRequest, infrastructure: Stack, bucket_name: str, tmp_path: Path) -> Iterator[Server]:
-    built, bucket = build_release(tmp_path / "release"), Bucket(bucket_name, "p")
+@pytest.fixture(scope="module", params=SERVERS)
+def server(
+    request: pytest.FixtureRequest, infrastructure: Stack, bucket_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    folder, name = tmp_path_factory.mktemp(request.param), f"slow-{request.param}"
+    create_bucket(bucket_server, name, name)
+    with PublisherClient() as publisher:
+        publisher.create_topic(name=f"projects/{name}/topics/predictions-served")
+    built, bucket = build_release(folder / "release"), Bucket(name, name)
     built.upload(bucket)
     built.promote(bucket)
-    told = {"SERVER": request.param, "BODY_SECONDS": str(SECONDS), "THREADS": str(THREADS), "PUBSUB_EMULATOR_HOST": "x"}
-    server = Server(environment(bucket_name, "p", tmp_path) | told, tmp_path / "log")
+    told = {"SERVER": request.param, "BODY_SECONDS": str(SECONDS), "THREADS": str(THREADS)}
+    server = Server(environment(name, name, folder) | told, folder / "log")
     wait_until(server.is_ready)
     yield server
     server.stop()
-    print(server.log.read_text())  # shown where the test failed
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pytest
 
 from predictor.access import Access
 from predictor.app import create_app
+from predictor.deadlines import Deadlines
 from predictor.fastpath import FastPath
 from predictor.limits import MAX_PENDING_BYTES, MAX_REQUEST_BYTES, Budget
 from predictor.prediction_log import PredictionLog
@@ -38,7 +39,7 @@ class Site:
         app = create_app(self.servings, self.log, Published(), None)  # type: ignore[arg-type]
         self.whole = app.wsgi_app
         self.asked: list[str] = []
-        self.short = FastPath(self._refuse, self.servings, self.log, Access(), Budget(MAX_PENDING_BYTES))
+        self.short = FastPath(self._refuse, self.servings, self.log, Access(), Budget(MAX_PENDING_BYTES), Deadlines())
 
     def _refuse(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         self.asked.append(environ["PATH_INFO"])

@@ -7,6 +7,7 @@ from esteira.pushes import PushVerifier
 from esteira.web import create_base_app
 from predictor.access import Access
 from predictor.admin import make_admin
+from predictor.deadlines import Deadlines
 from predictor.dialects.invocations import make_invocations
 from predictor.dialects.named_models import make_named_models
 from predictor.dialects.open_inference import make_open_inference
@@ -28,6 +29,7 @@ def create_app(
     access: Access | None = None,
     budget: Budget | None = None,
     options: DialectOptions = DialectOptions(),  # noqa: B008  frozen
+    deadlines: Deadlines | None = None,
 ) -> Flask:
     """Makes the app; it starts nothing by itself.
 
@@ -39,8 +41,9 @@ def create_app(
         access: who may ask; everybody by default.
         budget: how much is answered at once.
         options: of the dialects.
+        deadlines: how long a body may take; they hold only once they are started.
     """
-    access, budget = access or Access(), budget or Budget(MAX_PENDING_BYTES)
+    access, budget, deadlines = access or Access(), budget or Budget(MAX_PENDING_BYTES), deadlines or Deadlines()
     app = create_base_app("predictor", verifier, servings.require_ready)
     Entrance(servings, access, budget, options).guard(app)
     app.register_blueprint(make_vertex(servings, log, options))  # first: its paths are the operator's choice
@@ -48,8 +51,10 @@ def create_app(
     app.register_blueprint(make_open_inference(servings, log))
     app.register_blueprint(make_named_models(servings, log, access))
     app.register_blueprint(make_invocations(servings, log, options))
-    app.register_blueprint(make_admin(servings, log))
+    app.register_blueprint(make_admin(servings, log, deadlines))
     app.register_blueprint(make_events(servings))
     app.register_blueprint(make_docs(), url_prefix="/docs")
-    app.wsgi_app = FastPath(app.wsgi_app, servings, log, access, budget)  # type: ignore[method-assign]
+    app.wsgi_app = FastPath(  # type: ignore[method-assign]
+        app.wsgi_app, servings, log, access, budget, deadlines
+    )
     return app

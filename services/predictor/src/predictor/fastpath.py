@@ -9,13 +9,16 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import Any
 
 import msgspec
+from werkzeug.exceptions import RequestTimeout
 
 from esteira.logs import bind_context, is_traceparent, new_trace
 from predictor import straight
 from predictor.access import Access
+from predictor.deadlines import Deadlines, Environ
 from predictor.inference import JsonQuestion, predict
 from predictor.limits import MAX_REQUEST_BYTES, Budget
 from predictor.prediction_log import PredictionLog
@@ -24,7 +27,6 @@ from predictor.serving import Serving, Servings
 _BEGIN, _END = "/pipelines/", "/predict"
 _JSON = ("application/json", "application/json; charset=utf-8", "application/json;charset=utf-8")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:/+=-]{1,128}")
-Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
@@ -38,14 +40,22 @@ class FastPath:
         log: takes the predictions.
         access: who may ask; whom it does not let in the app refuses.
         budget: how much is answered at once.
+        deadlines: how long a body may take, of any request.
     """
 
     def __init__(
-        self, app: Application, servings: Servings, log: PredictionLog, access: Access, budget: Budget
+        self,
+        app: Application,
+        servings: Servings,
+        log: PredictionLog,
+        access: Access,
+        budget: Budget,
+        deadlines: Deadlines,
     ) -> None:
         self._app = app
         self._access = access
         self._budget = budget
+        self._deadlines = deadlines
         self._servings = servings
         self._log = log
         self._encode = msgspec.json.Encoder().encode
@@ -54,9 +64,13 @@ class FastPath:
         """Answers one request."""
         given = environ.get("HTTP_X_REQUEST_ID")
         request_id = given if given and _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
-        path = environ["PATH_INFO"]
+        environ["HTTP_X_REQUEST_ID"] = request_id
+        path, app = environ["PATH_INFO"], self._app
         if path.endswith(_END) and environ["REQUEST_METHOD"] == "POST" and path.startswith(_BEGIN):
-            found = self._answer(environ, path[len(_BEGIN) : -len(_END)])
+            try:
+                found = self._answer(environ, path[len(_BEGIN) : -len(_END)])
+            except RequestTimeout as error:
+                found, app = None, error.get_response()
             if found is not None:
                 body, version = found
                 headers = [
@@ -71,22 +85,30 @@ class FastPath:
         def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
             return start_response(status, [*headers, ("X-Request-Id", request_id)], *more)
 
-        return self._app(environ, start)
+        self._deadlines.guard(environ)
+        return app(environ, start)
 
     def _answer(self, environ: Environ, pipeline: str) -> tuple[bytes, str] | None:
-        """The body of the answer and the version that gave it; None leaves the request to the app."""
+        """The body of the answer and the version that gave it; None leaves the request to the app.
+
+        Raises:
+            RequestTimeout: the body did not come in time.
+        """
         serving = self._servings.find(pipeline)
         if serving is None or serving.is_strict or not _is_ordinary(environ):
             return None
         length = int(environ["CONTENT_LENGTH"])
         if not self._access.opens(environ, pipeline) or not self._budget.take(length):
             return None
-        data = environ["wsgi.input"].read(length)
+        data = b""
         try:
+            data = self._deadlines.read(environ["wsgi.input"], length, environ, monotonic())
             if serving.challenger is None and (body := straight.answer(serving.runtime, self._log, data)) is not None:
                 return body, serving.pointer.version
             answer = self._predict(serving, data, environ.get("HTTP_TRACEPARENT"))
             return self._encode(answer), answer.model_version
+        except RequestTimeout:
+            raise
         except Exception:  # nothing was answered and nothing logged: the app meets the same, and says it well
             environ["wsgi.input"] = io.BytesIO(data)
             return None

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flask import Flask
 
+HEADER_SECONDS = 30
+"""For the header of a request to come, counted from the answer before it: so long an idle connection stays, too."""
 _GATE = "PREDICTOR_GATE"
 """Names the file whose lock keeps workers listening."""
 _FILES = Path("/proc/self/fd")
@@ -30,6 +32,7 @@ GRACE_SECONDS = 8
 def serve(environ: Mapping[str, str]) -> None:
     """Serves until it is told to end."""
     from granian.constants import HTTPModes, Interfaces
+    from granian.http import HTTP1Settings
     from granian.server.mp import MPServer
 
     from predictor.main import prepare
@@ -54,6 +57,7 @@ def serve(environ: Mapping[str, str]) -> None:
             factory=True,
             interface=Interfaces.WSGI,
             http=HTTPModes.http1,
+            http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1000),
             websockets=False,
             address=environ.get("HOST") or "0.0.0.0",  # noqa: S104  Cloud Run reaches a container from outside
             port=int(environ.get("PORT") or 8080),

@@ -15,6 +15,7 @@ from esteira.settings import read_settings
 from esteira.web import name_build
 from predictor.access import Access, read_keys
 from predictor.app import create_app
+from predictor.deadlines import Deadlines
 from predictor.limits import THREADS, Budget
 from predictor.prediction_log import PredictionLog
 from predictor.sampling import Sampler
@@ -27,7 +28,7 @@ from predictor.supervisor import STATE_DIR
 
 def create() -> Flask:
     """Makes the app of one worker process, and starts its threads: one follows what the keeper fetches, one scores
-    shadows."""
+    shadows, one ends the connections of slow clients."""
     settings = read_settings(PredictorSettings, os.environ)
     configure_logging("predictor", settings.log_level, settings.google_cloud_project)
     state = _state_folder()
@@ -40,9 +41,10 @@ def create() -> Flask:
     shadows.start()
     Finalize(None, shadows.close, exitpriority=0)  # at the end of a process, whoever forked it
     budget = Budget(settings.max_pending_bytes, int(os.environ.get("THREADS") or THREADS))
-    app = create_app(
-        servings, log, publisher, make_verifier(settings), make_access(settings), budget, settings.dialect_options
-    )
+    deadlines = Deadlines(settings.body_seconds)
+    deadlines.start()
+    access, options = make_access(settings), settings.dialect_options
+    app = create_app(servings, log, publisher, make_verifier(settings), access, budget, options, deadlines)
     return name_build(app, settings)
 
 

@@ -12,6 +12,7 @@ import msgspec
 from esteira.exceptions import Problem, SettingsInvalid
 from esteira.settings import ServiceSettings
 from predictor.access import read_keys
+from predictor.deadlines import BODY_SECONDS
 from predictor.dialects.options import DialectOptions
 from predictor.limits import MAX_PENDING_BYTES
 from predictor.spool import SPOOL_BYTES
@@ -43,6 +44,8 @@ class PredictorSettings(ServiceSettings, frozen=True, kw_only=True):
     pushed meanwhile, before its hearers are stopped."""
     max_pending_bytes: Annotated[int, msgspec.Meta(ge=1)] = MAX_PENDING_BYTES
     """Of bodies that a worker answers at once; beyond it clients are told 429."""
+    body_seconds: Annotated[float, msgspec.Meta(gt=0)] = BODY_SECONDS
+    """How long the body of a request may take to come; then it is answered 408."""
     default_pipeline: str | None = None
     """The pipeline that dialects without a name in the path serve; the only one there is if not set."""
     aip_http_port: int | None = None

@@ -45,7 +45,7 @@ class Record(msgspec.Struct, frozen=True):
     """One entry of the spool."""
 
     header: Header
-    predictions: bytes
+    predictions: bytes | memoryview
     """JSON objects with commas between them."""
 
 

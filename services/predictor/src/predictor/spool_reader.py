@@ -144,14 +144,17 @@ def _read_records(path: Path, begin: int, size: int, rows: int) -> tuple[list[Re
         if b"\n" not in data:
             data += file.readline()
     found: list[Record] = []
+    headers: dict[bytes, Header] = {}  # many are alike
+    view = memoryview(data)  # whose parts are not copied
     length = taken = 0
-    for line in data.split(b"\n")[:-1]:
-        head, _, predictions = line.partition(b"\t")
-        header = _decode_header(head, path)
+    while (end := data.find(b"\n", length)) >= 0:
+        tab = data.find(b"\t", length, end)
+        head = data[length : tab if tab >= 0 else end]
+        header = headers.get(head) or headers.setdefault(head, _decode_header(head, path))
         if found and taken + header.rows > rows:
             break
-        found.append(Record(header, predictions if header.pipeline else b""))
-        length, taken = length + len(line) + 1, taken + header.rows
+        found.append(Record(header, view[tab + 1 : end] if header.pipeline and tab >= 0 else b""))
+        length, taken = end + 1, taken + header.rows
     return found, length
 
 

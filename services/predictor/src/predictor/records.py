@@ -33,13 +33,11 @@ def check_keys(release: Release, keys: Sequence[str], name: str) -> None:
     Raises:
         BadInput: names each of them by its position.
     """
+    if all(len(key) * 4 <= MAX_KEY_BYTES for key in keys):
+        return
     told = f"the entity key is longer than {MAX_KEY_BYTES} bytes; shorten {release.entity}"
     refuse(
-        [
-            Problem(f"{name}[{position}]", told)
-            for position, key in enumerate(keys)
-            if len(key) * 4 > MAX_KEY_BYTES and len(key.encode()) > MAX_KEY_BYTES
-        ]
+        [Problem(f"{name}[{position}]", told) for position, key in enumerate(keys) if len(key.encode()) > MAX_KEY_BYTES]
     )
 
 

@@ -1,7 +1,6 @@
 """What is answered in native code is what the rules answer, and is logged so; all else is left to them."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,7 +8,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from esteira.links import inverse_link
 from predictor import straight
 from predictor.inference import JsonQuestion, RowsQuestion, predict
 from predictor.prediction_log import PredictionLog
@@ -120,11 +118,10 @@ def test_a_link_whose_bits_would_be_others_is_left_to_python(both: Both, monkeyp
 
 def test_native_logits_have_the_bits_of_pythons() -> None:
     assert straight._has_the_bits_of_logit()
-    assert inverse_link is straight.inverse_link
 
 
 @pytest.mark.parametrize("trees", [True, False])
-def test_a_model_without_trees_is_answered_too(both: Both, tmp_path: Path, trees: bool) -> None:
+def test_a_model_without_trees_is_answered_too(both: Both, trees: bool) -> None:
     body = b'{"features": [{}, {}]}'
     model = both.served.model
     scorer = model if trees else OnlyScores(model)

@@ -285,6 +285,16 @@ def test_an_outcome_is_named_too(site: Site, outcome: str, said: str) -> None:
 
 
 @pytest.mark.parametrize("form", [name for name in JSON_FORMS if "lines" not in name])
+@pytest.mark.parametrize("body", ["%s", '{"row": %s}', "[%s]"])
+def test_a_body_of_another_form_is_told_what_to_send(site: Site, form: str, body: str) -> None:
+    used = JSON_FORMS[form]
+    key = next(iter(json.loads(used.write([good()]))))
+    row = json.dumps({name: json.loads(text) for name, text in good().items()})
+    status, answer = site.post(used.url, body.replace("%s", row))
+    assert (status, key in message(answer)) == (400, True), answer
+
+
+@pytest.mark.parametrize("form", [name for name in JSON_FORMS if "lines" not in name])
 def test_what_json_does_not_have_is_named_with_all_else(site: Site, form: str) -> None:
     used = JSON_FORMS[form]
     rows = [

@@ -127,6 +127,26 @@ def test_a_wrong_body_is_named_by_its_path(service: Service, built: BuiltRelease
     assert service.logged() == []
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "told"),
+    [
+        (PREDICT, ROW, dict.fromkeys(ROW, "unknown field; send an object of rows, features, explain")),
+        (PREDICT, {"row": ROW}, {"row": "unknown field; send an object of rows, features, explain"}),
+        (PREDICT, [ROW], {"": "expected an object of rows, features, explain, got an array"}),
+        (
+            "/pipelines/shop/feedback",
+            {"label": 1},
+            {"outcomes": "missing; send an object of outcomes", "label": "unknown field; send an object of outcomes"},
+        ),
+    ],
+)
+def test_a_body_of_another_form_is_told_what_to_send(
+    service: Service, built: BuiltRelease, path: str, body: Any, told: dict[str, str]
+) -> None:
+    status, answer = service.predict(body, path)
+    assert (status, {p["path"]: p["message"] for p in answer["error"]["problems"]}) == (400, told)
+
+
 def test_other_wrong_requests_have_their_status(service: Service, built: BuiltRelease) -> None:
     post = service.client.post
     assert post(PREDICT, data=b"{", content_type="application/json").status_code == 400

@@ -23,7 +23,7 @@ from predictor.serving import Serving, Servings
 logger = logging.getLogger(__name__)
 
 Output = Literal["score", "label", "all"]
-T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 _PLACE = re.compile(r"rows(?:\[(?P<at>\d+)\](?:\.(?P<name>.*))?)?", re.DOTALL)
 
 
@@ -59,7 +59,7 @@ def find_default(servings: Servings, name: str | None) -> Serving | None:
         return None
 
 
-def read_rows(release: Release, body: bytes, kind: type[T], read: Callable[[T], Rows]) -> tuple[T, Rows]:
+def read_rows(release: Release, body: bytes, kind: type[S], read: Callable[[S], Rows]) -> tuple[S, Rows]:
     """Decodes a JSON body, and reads its rows.
 
     Args:

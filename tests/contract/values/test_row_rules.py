@@ -229,6 +229,36 @@ def test_the_first_100_of_250_wrong_values_are_named_and_the_others_counted(site
     assert (status, message(answer)) == (400, "; ".join([*expected, "and 150 more"]))
 
 
+@pytest.mark.parametrize("form", COLUMN_FORMS)
+def test_wrong_names_of_columns_are_named_with_all_wrong_values_of_the_others(site: Site, form: str) -> None:
+    used = JSON_FORMS[form]
+    rows = [{"colour": '"x"', **row} for row in wrong_rows()]
+    for row in rows:
+        del row["sent"], row["units"]
+    status, answer = site.post(used.url, used.write(rows))
+    wrong = ["unknown column 'colour'", "column 'units' is missing", "column 'sent' is missing", "got 'dear'"]
+    assert (status, [message(answer).count(what) for what in wrong]) == (400, [1, 1, 1, 97])
+    assert message(answer).endswith("and 28 more")
+
+
+def test_a_header_of_csv_with_wrong_names_too(site: Site) -> None:
+    rows = [{"colour": "red", **good_fields(at), "price": "dear"} for at in range(2)]
+    for row in rows:
+        del row["units"]
+    told = message(site.post("/invocations", write_csv(rows), "text/csv")[1])
+    price = "column price: expected a finite number, got 'dear'"
+    names = "line 1: unknown column 'colour'; remove it; line 1: column 'units' is missing"
+    assert told == f"{names}; line 2, {price}; line 3, {price}"
+
+
+def test_names_of_columns_are_named_with_the_form_or_where_there_are_no_rows(site: Site) -> None:
+    split = {"columns": NAMES[:1], "data": [[1, 2]]}
+    told = message(site.post("/invocations", {"dataframe_split": split})[1])
+    assert ("column 'units' is missing" in told, "data[0]: holds 2 values" in told) == (True, True)
+    told = message(site.post("/invocations", {"dataframe_split": {**split, "data": []}})[1])
+    assert ("column 'units' is missing" in told, "holds 0 rows" in told) == (True, True)
+
+
 def test_the_native_answer_has_them_one_by_one(site: Site) -> None:
     used = JSON_FORMS["native"]
     error = site.post(used.url, used.write(wrong_rows()))[1]["error"]

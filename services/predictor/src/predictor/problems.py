@@ -19,10 +19,15 @@ S = TypeVar("S", bound=msgspec.Struct)
 T = TypeVar("T")
 
 
-def refuse(problems: Sequence[Problem]) -> None:
-    """Raises `BadInput` where there are problems; it names the first `MAX_PROBLEMS` of them and counts the others."""
+def refuse(problems: Sequence[Problem], more: int = 0) -> None:
+    """Raises `BadInput` where there are problems; it names the first `MAX_PROBLEMS` of them and counts the others.
+
+    Args:
+        problems: what is wrong, in the order of the request.
+        more: how many there are besides.
+    """
     if problems:
-        raise BadInput(list(problems[:MAX_PROBLEMS]), more=max(0, len(problems) - MAX_PROBLEMS))
+        raise BadInput(list(problems[:MAX_PROBLEMS]), more + max(0, len(problems) - MAX_PROBLEMS))
 
 
 def check_objects(columns: Sequence[Column], given: list[Any], name: str, inner: str = "") -> list[Row]:

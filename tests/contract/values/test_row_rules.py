@@ -292,18 +292,21 @@ def test_features_too(site: Site) -> None:
 
 
 def test_outcomes_too(site: Site) -> None:
-    outcomes = [{"entity": {"id": "x", "colour": 1}, "label": 1} for _ in range(125)]
+    """Entities, labels and times alike, in the order of the body."""
+    outcomes = [{"entity": {"id": "x"}, "label": "late", "event_time": "now"} for _ in range(125)]
+    outcomes[0] = {"entity": {"id": 1}, "label": 2}
     answer = site.post("/pipelines/rules/feedback", {"outcomes": outcomes})[1]
-    problems = answer["error"]["problems"]
-    assert problems[0]["path"] == "outcomes[0].entity.colour"
-    assert (len(problems), answer["error"]["more"]) == (100, 150)
+    members = ("entity.id", "label", "event_time")
+    places = ["outcomes[0].label", *(f"outcomes[{at}].{name}" for at in range(1, 34) for name in members)]
+    assert [problem["path"] for problem in answer["error"]["problems"]] == places
+    assert (len(places), answer["error"]["more"]) == (100, 273)
 
 
 @pytest.mark.parametrize(
     ("outcome", "said"),
     [
-        ('{"entity": {"id": 1}, "label": NaN}', "outcomes[1].label: is NaN"),
-        ('{"entity": {"id": 1}, "label": 1e999}', "outcomes[1].label: is Infinity"),
+        ('{"entity": {"id": 1}, "label": NaN}', "outcomes[1].label: expected true, false, 1 or 0, got NaN"),
+        ('{"entity": {"id": 1}, "label": 1e999}', "outcomes[1].label: expected true, false, 1 or 0, got Infinity"),
         ('{"entity": {"id": NaN}, "label": 1}', "outcomes[1].entity.id: expected an integer of 64 bits, got NaN"),
         ('{"entity": {"id": "x"}, "label": 1}', "outcomes[1].entity.id: expected an integer of 64 bits, got 'x'"),
     ],

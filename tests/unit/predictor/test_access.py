@@ -87,8 +87,6 @@ def test_a_key_opens_the_pipelines_that_it_is_for(
         ("POST", "/pipelines/shop/feedback"),
         ("GET", "/pipelines"),
         ("GET", "/pipelines/shop"),
-        ("GET", "/openapi.json"),
-        ("GET", "/docs/"),
         ("GET", "/no/such/thing"),
         ("GET", "/admin/state"),
         ("POST", "/admin/refresh"),
@@ -117,6 +115,25 @@ def test_a_key_is_told_of_the_pipelines_that_it_is_for(
     assert {entry["pipeline"] for entry in asked.get("/pipelines", headers=headers).get_json()} == names
     assert set(asked.get("/v1/models", headers=headers).get_json()["models"]) == names
     assert ("shop" in asked.get("/openapi.json", headers=headers).text) is bool(names)
+
+
+def test_the_documentation_says_how_to_be_let_in_to_whoever_is_not_yet(servings: Servings, tmp_path: Path) -> None:
+    tokens = Access((), InMemoryVerifier(), ["web@x.org"])  # type: ignore[arg-type]
+    for access, schemes in (
+        (Access(read_keys(KEYS)), {"key": ("apiKey", "X-Api-Key")}),
+        (tokens, {"token": ("http", None)}),
+        (Access(), {}),
+    ):
+        asked = client(servings, tmp_path, access)
+        assert asked.get("/docs/").status_code == 200
+        with asked.get("/docs/swagger-ui.css") as style:
+            assert style.status_code == 200
+        said = asked.get("/openapi.json").get_json()
+        described = said["components"]["securitySchemes"]
+        assert {name: (one["type"], one.get("name")) for name, one in described.items()} == schemes
+        assert said["security"] == [{name: []} for name in schemes]
+        assert (said["paths"]["/health/live"]["get"].get("security") == []) is bool(schemes)
+        assert ("shop" in str(said)) is access.is_open
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/health", "/ping", "/v2/health/live"])

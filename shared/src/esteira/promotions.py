@@ -110,7 +110,8 @@ def promote(
     if champion is None and share < 1:
         raise Conflict(f"pipeline {pipeline} has no champion to challenge; promote release {version} at once")
     if champion == version:
-        raise Conflict(f"release {version} is the champion already; a rollback ends a canary or shadow")
+        mend = "try another release out beside it" if share < 1 else "a rollback ends a canary or shadow"
+        raise Conflict(f"release {version} is the champion already; {mend}")
     row = {"release_version": version, "previous_version": champion, "share": share, "shadow": shadow}
     new = {**row, "reason": reason, "by": by}
     return _append(session, pipeline, standing.generation + 1, new, champion)

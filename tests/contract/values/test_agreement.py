@@ -12,6 +12,7 @@ from esteira.fields import NULL_VALUES, from_text
 from esteira.schema import DUCKDB_TYPES, Column
 from etl.validate import check_sql, reason_name
 from predictor.decoding import BodyDecoder
+from predictor.inference import PredictRequest
 from predictor.problems import check_objects, decode_rows
 from value_rules import python_value
 
@@ -72,8 +73,8 @@ TEXTS = st.one_of(
 
 def by_the_rules(column: Column, body: bytes) -> tuple[Any, str | None]:
     try:
-        asked = decode_rows(body, dict, lambda found: check_objects([column], found["rows"], "rows"))
-        return check_objects([column], asked["rows"], "rows")[0]["c"], None
+        asked = decode_rows(body, PredictRequest, lambda found: check_objects([column], found.rows or [], "rows"))
+        return check_objects([column], asked.rows or [], "rows")[0]["c"], None
     except BadInput as error:
         (problem,) = error.problems
         return None, problem.message if problem.path == "rows[0].c" else f"told without its path: {problem}"

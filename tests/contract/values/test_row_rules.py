@@ -229,6 +229,36 @@ def test_the_first_100_of_250_wrong_values_are_named_and_the_others_counted(site
     assert (status, message(answer)) == (400, "; ".join([*expected, "and 150 more"]))
 
 
+@pytest.mark.parametrize("form", COLUMN_FORMS)
+def test_wrong_names_of_columns_are_named_with_all_wrong_values_of_the_others(site: Site, form: str) -> None:
+    used = JSON_FORMS[form]
+    rows = [{"colour": '"x"', **row} for row in wrong_rows()]
+    for row in rows:
+        del row["sent"], row["units"]
+    status, answer = site.post(used.url, used.write(rows))
+    wrong = ["unknown column 'colour'", "column 'units' is missing", "column 'sent' is missing", "got 'dear'"]
+    assert (status, [message(answer).count(what) for what in wrong]) == (400, [1, 1, 1, 97])
+    assert message(answer).endswith("and 28 more")
+
+
+def test_a_header_of_csv_with_wrong_names_too(site: Site) -> None:
+    rows = [{"colour": "red", **good_fields(at), "price": "dear"} for at in range(2)]
+    for row in rows:
+        del row["units"]
+    told = message(site.post("/invocations", write_csv(rows), "text/csv")[1])
+    price = "column price: expected a finite number, got 'dear'"
+    names = "line 1: unknown column 'colour'; remove it; line 1: column 'units' is missing"
+    assert told == f"{names}; line 2, {price}; line 3, {price}"
+
+
+def test_names_of_columns_are_named_with_the_form_or_where_there_are_no_rows(site: Site) -> None:
+    split = {"columns": NAMES[:1], "data": [[1, 2]]}
+    told = message(site.post("/invocations", {"dataframe_split": split})[1])
+    assert ("column 'units' is missing" in told, "data[0]: holds 2 values" in told) == (True, True)
+    told = message(site.post("/invocations", {"dataframe_split": {**split, "data": []}})[1])
+    assert ("column 'units' is missing" in told, "holds 0 rows" in told) == (True, True)
+
+
 def test_the_native_answer_has_them_one_by_one(site: Site) -> None:
     used = JSON_FORMS["native"]
     error = site.post(used.url, used.write(wrong_rows()))[1]["error"]
@@ -262,18 +292,21 @@ def test_features_too(site: Site) -> None:
 
 
 def test_outcomes_too(site: Site) -> None:
-    outcomes = [{"entity": {"id": "x", "colour": 1}, "label": 1} for _ in range(125)]
+    """Entities, labels and times alike, in the order of the body."""
+    outcomes = [{"entity": {"id": "x"}, "label": "late", "event_time": "now"} for _ in range(125)]
+    outcomes[0] = {"entity": {"id": 1}, "label": 2}
     answer = site.post("/pipelines/rules/feedback", {"outcomes": outcomes})[1]
-    problems = answer["error"]["problems"]
-    assert problems[0]["path"] == "outcomes[0].entity.colour"
-    assert (len(problems), answer["error"]["more"]) == (100, 150)
+    members = ("entity.id", "label", "event_time")
+    places = ["outcomes[0].label", *(f"outcomes[{at}].{name}" for at in range(1, 34) for name in members)]
+    assert [problem["path"] for problem in answer["error"]["problems"]] == places
+    assert (len(places), answer["error"]["more"]) == (100, 273)
 
 
 @pytest.mark.parametrize(
     ("outcome", "said"),
     [
-        ('{"entity": {"id": 1}, "label": NaN}', "outcomes[1].label: is NaN"),
-        ('{"entity": {"id": 1}, "label": 1e999}', "outcomes[1].label: is Infinity"),
+        ('{"entity": {"id": 1}, "label": NaN}', "outcomes[1].label: expected true, false, 1 or 0, got NaN"),
+        ('{"entity": {"id": 1}, "label": 1e999}', "outcomes[1].label: expected true, false, 1 or 0, got Infinity"),
         ('{"entity": {"id": NaN}, "label": 1}', "outcomes[1].entity.id: expected an integer of 64 bits, got NaN"),
         ('{"entity": {"id": "x"}, "label": 1}', "outcomes[1].entity.id: expected an integer of 64 bits, got 'x'"),
     ],
@@ -282,6 +315,16 @@ def test_an_outcome_is_named_too(site: Site, outcome: str, said: str) -> None:
     good_one = '{"entity": {"id": 1}, "label": 1}'
     status, answer = site.post("/pipelines/rules/feedback", f'{{"outcomes": [{good_one}, {outcome}]}}')
     assert (status, message(answer)[: len(said)]) == (400, said)
+
+
+@pytest.mark.parametrize("form", [name for name in JSON_FORMS if "lines" not in name])
+@pytest.mark.parametrize("body", ["%s", '{"row": %s}', "[%s]"])
+def test_a_body_of_another_form_is_told_what_to_send(site: Site, form: str, body: str) -> None:
+    used = JSON_FORMS[form]
+    key = next(iter(json.loads(used.write([good()]))))
+    row = json.dumps({name: json.loads(text) for name, text in good().items()})
+    status, answer = site.post(used.url, body.replace("%s", row))
+    assert (status, key in message(answer)) == (400, True), answer
 
 
 @pytest.mark.parametrize("form", [name for name in JSON_FORMS if "lines" not in name])

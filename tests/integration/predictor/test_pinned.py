@@ -32,8 +32,9 @@ def test_a_pinned_version_that_is_not_there_is_named_and_looked_for_again(bucket
     following = Following(bucket, tmp_path, {"shop": "v7"})
     servings = following.servings
     following.refresh()
-    with pytest.raises(Unavailable, match="v7"):
+    with pytest.raises(Unavailable, match="a release was refused"):
         servings.require_ready()
+    assert servings.refusals()["shop"].version == "v7"
     build_release(tmp_path, "v7").upload(bucket)
     following.refresh()
     servings.require_ready()

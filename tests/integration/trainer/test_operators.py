@@ -274,6 +274,15 @@ def test_a_shadow_is_ended_by_a_rollback(operator: Operator, bucket: Bucket) -> 
     assert pointer(bucket).shadow is None
 
 
+@pytest.mark.parametrize("trial", ["--canary", "--shadow"])
+def test_the_champion_is_not_tried_out_beside_itself(operator: Operator, trial: str) -> None:
+    operator.run("promote", PIPELINE, "1")
+    refused = operator.run("promote", PIPELINE, "1", trial, "0.2")
+    assert (refused.exit_code, "1 is the champion already; try another release out" in refused.output) == (1, True)
+    won = operator.run("promote", PIPELINE, "1", trial, "0.2", "--wait")  # as CD does again where it was interrupted
+    assert (won.exit_code, "1 was promoted" in won.output) == (0, True)
+
+
 def test_a_canary_that_is_rolled_back_ends_with_3(operator: Operator, released: Engine) -> None:
     operator.run("promote", PIPELINE, "1")
     operator.run("promote", PIPELINE, "2", "--canary", "0.25")

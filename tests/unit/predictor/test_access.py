@@ -13,11 +13,13 @@ from esteira.settings import read_settings
 from esteira_cli.main import cli
 from predictor.access import ADMIN, TOKEN_SECONDS, Access, read_keys
 from predictor.app import create_app
+from predictor.dialects.options import DialectOptions
 from predictor.limits import Budget
 from predictor.main import make_access
 from predictor.prediction_log import PredictionLog
 from predictor.serving import Servings
 from predictor.settings import PredictorSettings
+from predictor.state import Board, Notice, Refusal, StateFolder
 from publishers import Nowhere
 from releases import build_release, raw_rows
 
@@ -44,9 +46,15 @@ def servings(tmp_path_factory: pytest.TempPathFactory) -> Servings:
     return servings
 
 
-def client(servings: Servings, folder: Path, access: Access, budget: Budget | None = None) -> FlaskClient:
+def client(
+    servings: Servings,
+    folder: Path,
+    access: Access,
+    budget: Budget | None = None,
+    options: DialectOptions = DialectOptions(),  # noqa: B008  frozen
+) -> FlaskClient:
     log = PredictionLog(Nowhere(), folder / "spool")  # type: ignore[arg-type]
-    return create_app(servings, log, Nowhere(), None, access, budget).test_client()  # type: ignore[arg-type]
+    return create_app(servings, log, Nowhere(), None, access, budget, options).test_client()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -79,8 +87,6 @@ def test_a_key_opens_the_pipelines_that_it_is_for(
         ("POST", "/pipelines/shop/feedback"),
         ("GET", "/pipelines"),
         ("GET", "/pipelines/shop"),
-        ("GET", "/openapi.json"),
-        ("GET", "/docs/"),
         ("GET", "/no/such/thing"),
         ("GET", "/admin/state"),
         ("POST", "/admin/refresh"),
@@ -111,9 +117,43 @@ def test_a_key_is_told_of_the_pipelines_that_it_is_for(
     assert ("shop" in asked.get("/openapi.json", headers=headers).text) is bool(names)
 
 
+def test_the_documentation_says_how_to_be_let_in_to_whoever_is_not_yet(servings: Servings, tmp_path: Path) -> None:
+    tokens = Access((), InMemoryVerifier(), ["web@x.org"])  # type: ignore[arg-type]
+    for access, schemes in (
+        (Access(read_keys(KEYS)), {"key": ("apiKey", "X-Api-Key")}),
+        (tokens, {"token": ("http", None)}),
+        (Access(), {}),
+    ):
+        asked = client(servings, tmp_path, access)
+        assert asked.get("/docs/").status_code == 200
+        with asked.get("/docs/swagger-ui.css") as style:
+            assert style.status_code == 200
+        said = asked.get("/openapi.json").get_json()
+        described = said["components"]["securitySchemes"]
+        assert {name: (one["type"], one.get("name")) for name, one in described.items()} == schemes
+        assert said["security"] == [{name: []} for name in schemes]
+        assert (said["paths"]["/health/live"]["get"].get("security") == []) is bool(schemes)
+        assert ("shop" in str(said)) is access.is_open
+
+
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/health", "/ping", "/v2/health/live"])
 def test_probes_need_no_key(servings: Servings, tmp_path: Path, path: str) -> None:
     assert client(servings, tmp_path, Access(read_keys(KEYS))).get(path).status_code in (200, 503)
+
+
+@pytest.mark.parametrize("path", ["/health/ready", "/health", "/ping", "/v2/health/ready", "/vertex/health"])
+def test_who_has_no_key_is_not_told_which_release_was_refused_and_why(tmp_path: Path, path: str) -> None:
+    notice = Notice(refused=Refusal("shop", "v2", "model.onnx is missing"))
+    StateFolder(tmp_path).write_board(Board(looked=True, notices={"shop": notice}))
+    servings = Servings(tmp_path)
+    servings.apply()
+    options = DialectOptions(health_route="/vertex/health")
+    asked = client(servings, tmp_path, Access(read_keys(KEYS)), options=options)
+    answer = asked.get(path)
+    assert (answer.status_code, "a release was refused" in answer.text) == (503, True)
+    assert not any(told in answer.text for told in ("shop", "v2", "onnx"))
+    assert "model.onnx is missing" in asked.get("/pipelines", headers={"X-Api-Key": "k1"}).text
+    assert asked.get("/pipelines", headers={"X-Api-Key": "k3"}).get_json() == []
 
 
 @pytest.mark.parametrize(("key", "status"), [("k1", 403), ("k2", 200), ("k3", 403)])

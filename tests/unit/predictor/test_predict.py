@@ -128,6 +128,26 @@ def test_a_wrong_body_is_named_by_its_path(service: Service, built: BuiltRelease
     assert service.logged() == []
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "told"),
+    [
+        (PREDICT, ROW, dict.fromkeys(ROW, "unknown field; send an object of rows, features, explain")),
+        (PREDICT, {"row": ROW}, {"row": "unknown field; send an object of rows, features, explain"}),
+        (PREDICT, [ROW], {"": "expected an object of rows, features, explain, got an array"}),
+        (
+            "/pipelines/shop/feedback",
+            {"label": 1},
+            {"outcomes": "missing; send an object of outcomes", "label": "unknown field; send an object of outcomes"},
+        ),
+    ],
+)
+def test_a_body_of_another_form_is_told_what_to_send(
+    service: Service, built: BuiltRelease, path: str, body: Any, told: dict[str, str]
+) -> None:
+    status, answer = service.predict(body, path)
+    assert (status, {p["path"]: p["message"] for p in answer["error"]["problems"]}) == (400, told)
+
+
 def test_other_wrong_requests_have_their_status(service: Service, built: BuiltRelease) -> None:
     post = service.client.post
     assert post(PREDICT, data=b"{", content_type="application/json").status_code == 400
@@ -192,7 +212,13 @@ def test_feedback_is_published_with_the_key_that_predictions_have(service: Servi
         ({"entity": {}, "label": 1}, "outcomes[0].entity.id"),
         ({"entity": {"id": 1}, "label": 0.5}, "outcomes[0].label"),
         ({"entity": {"id": 1}, "label": int("9" * 309)}, "outcomes[0].label"),
-        ({"entity": {"id": 1}}, "outcomes[0]"),
+        ({"entity": {"id": 1}}, "outcomes[0].label"),
+        ({"entity": {"id": 1}, "label": "yes"}, "outcomes[0].label"),
+        ({"entity": {"id": 1}, "label": 1, "event_time": "yesterday"}, "outcomes[0].event_time"),
+        ({"entity": {"id": 1}, "label": 1, "event_time": 3}, "outcomes[0].event_time"),
+        ({"entity": {"id": 1}, "label": 1, "when": 3}, "outcomes[0].when"),
+        ({"label": 1}, "outcomes[0].entity"),
+        (3, "outcomes[0]"),
         ({"entity": {"id": 1}, "label": 1, "event_time": "9999-12-31T05:00:00Z"}, "outcomes[0].event_time"),
     ],
 )

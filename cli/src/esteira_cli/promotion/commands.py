@@ -55,7 +55,7 @@ def promote(
         raise click.UsageError("one release is tried out in one way at a time; give --canary or --shadow")
     ledger, share = _ledger(home, urls, pipeline, by), canary if shadow is None else shadow
     if share is not None:
-        _begin_trial(ledger, version, share, reason, shadow=shadow is not None)
+        _begin_trial(ledger, version, share, reason, shadow=shadow is not None, wait=wait)
         if wait:
             _see_through(ledger, version, patience * 60)
     else:
@@ -64,10 +64,10 @@ def promote(
         _see_served(ledger, version)
 
 
-def _begin_trial(ledger: Ledger, version: str, share: float, reason: str, *, shadow: bool) -> None:
-    """Unless the release has just that one already, or is the champion; another takes its place."""
+def _begin_trial(ledger: Ledger, version: str, share: float, reason: str, *, shadow: bool, wait: bool) -> None:
+    """Another takes its place; but not where the release has just that one, or, where its end is waited for, won it."""
     newest = next(iter(ledger.rows()), None)
-    same = newest is not None and (newest.share == 1 or (newest.share, newest.shadow) == (share, shadow))
+    same = newest is not None and ((wait and newest.share == 1) or (newest.share, newest.shadow) == (share, shadow))
     if newest is not None and newest.release_version == version and same:
         click.echo(f"{version} {_standing(newest)} already, by generation {newest.generation}")
         return

@@ -1,6 +1,7 @@
 """`esteira up`, `down`, `status` and `logs`."""
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -53,10 +54,14 @@ def up(home: Path, pipelines: Path, only: tuple[str, ...], tick_seconds: float, 
 @click.command()
 @state_dir
 @click.option("--wipe", is_flag=True, help="Remove the stack's folder with all its data too.")
-@click.option("--yes", is_flag=True, help="Do not ask before removing data.")
+@click.option("--yes", is_flag=True, help="Do not ask before removing data; needed where there is no terminal.")
 def down(home: Path, wipe: bool, yes: bool) -> None:
     """Stop the local stack; no process is left behind."""
     if wipe and not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError(
+                f"nobody can be asked, for this is no terminal; --yes removes {home.resolve()} unasked"
+            )
         click.confirm(f"Remove {home.resolve()} with all its data?", abort=True)
     with progress() as report:
         Stack(home).down(wipe=wipe, report=report)

@@ -81,7 +81,8 @@ class Access:
         self._clock = clock
         self._believed: dict[bytes, tuple[str, float]] = {}
         self._lock = threading.Lock()
-        self.is_open = not self._keys and not self._accounts
+        self.takes_keys, self.takes_tokens = bool(self._keys), bool(self._accounts)
+        self.is_open = not self.takes_keys and not self.takes_tokens
         """Whether everybody may ask, but for /admin."""
 
     def require(self, environ: Mapping[str, Any], scope: str | None) -> str | None:
@@ -101,9 +102,9 @@ class Access:
         given = environ.get("HTTP_X_API_KEY")
         if given:
             return self._by_key(given, scope)
-        if self._accounts and environ.get("HTTP_AUTHORIZATION"):
+        if self.takes_tokens and environ.get("HTTP_AUTHORIZATION"):
             return self._by_token(environ["HTTP_AUTHORIZATION"], scope)
-        ways = [*(["X-Api-Key"] if self._keys else []), *(["a bearer token"] if self._accounts else [])]
+        ways = [*(["X-Api-Key"] if self.takes_keys else []), *(["a bearer token"] if self.takes_tokens else [])]
         if not ways:
             raise Forbidden("the routes below /admin need API_KEYS, or CLIENT_ADMINS, to be set")
         raise Unauthenticated(f"send {' or '.join(ways)}")

@@ -11,6 +11,8 @@ from predictor.serving import Servings
 
 PROBES = ("/health", "/health/live", "/health/ready", "/ping", "/v2/health/live", "/v2/health/ready")
 """They ask for no client."""
+DOCS = ("/docs", "/openapi.json")
+"""Nor do these: a browser has no key before they are there. They name only pipelines that the caller may ask."""
 PUSHES = "/events/"
 """They prove themselves: see `esteira.web.verify_caller`."""
 
@@ -38,7 +40,7 @@ class Entrance:
 
     def _let_in(self) -> None:
         path = request.path
-        if path in (*PROBES, self._options.health_route) or path.startswith(PUSHES):
+        if path in (*PROBES, *DOCS, self._options.health_route) or path.startswith((PUSHES, "/docs/")):
             return
         self._access.require(request.environ, self._scope(path))
         if request.method == "POST":

@@ -1,6 +1,5 @@
 """Outcomes that clients report: what became of a row that was predicted."""
 
-import math
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,26 +9,21 @@ from esteira.events import Outcome, OutcomesObserved, encode
 from esteira.exceptions import BadInput, Problem
 from esteira.publisher import Publisher
 from esteira.release import Release
-from esteira.schema import Row, entity_key, show
+from esteira.schema import EXPECTED, Column, Refused, check_row, check_value, entity_key, show
 from predictor.decoding import MAX_ROWS
-from predictor.problems import check_objects, decode_rows, refuse
+from predictor.problems import decode_rows, refuse
 from predictor.publishing import SOURCE
-from predictor.records import check_keys
+from predictor.records import check_key
 from predictor.serving import Serving
 
-
-class FeedbackOutcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What became of a row: its entity columns, and the label."""
-
-    entity: dict[str, Any]
-    label: float | bool
-    event_time: datetime | None = None
+MEMBERS = ("entity", "label", "event_time")
+"""Of an outcome: the row's entity columns, what became of it, and its time where that is known."""
 
 
 class FeedbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Outcomes of earlier predictions."""
+    """Outcomes of earlier predictions, each an object of `MEMBERS`."""
 
-    outcomes: list[FeedbackOutcome]
+    outcomes: list[Any]
 
 
 def give_feedback(serving: Serving, publisher: Publisher, body: bytes) -> int:
@@ -41,7 +35,7 @@ def give_feedback(serving: Serving, publisher: Publisher, body: bytes) -> int:
         body: the JSON of a `FeedbackRequest`.
 
     Raises:
-        BadInput: it is not that, or an entity does not name the pipeline's entity columns.
+        BadInput: names all that is wrong with it in its order, up to `MAX_PROBLEMS`.
         Unavailable: Pub/Sub does not answer.
     """
     release = serving.runtime.release
@@ -53,34 +47,65 @@ def give_feedback(serving: Serving, publisher: Publisher, body: bytes) -> int:
 
 
 def _read(release: Release, request: FeedbackRequest) -> list[Outcome]:
-    by_name = {column.name: column for column in release.columns}
-    columns = [by_name[name] for name in release.entity]
-    _check_outcomes(release, request.outcomes)
-    keys = check_objects(columns, [outcome.entity for outcome in request.outcomes], "outcomes", ".entity")
-    check_keys(release, [entity_key(row[name] for name in release.entity) for row in keys], "outcomes")
-    return [_outcome(release, row, given) for row, given in zip(keys, request.outcomes, strict=True)]
-
-
-def _check_outcomes(release: Release, given: list[FeedbackOutcome]) -> None:
+    given = request.outcomes
     if not 1 <= len(given) <= MAX_ROWS:
         raise BadInput([Problem("outcomes", f"holds {len(given)} outcomes; send 1 to {MAX_ROWS}")])
-    allowed = "true, false, 1 or 0" if release.task == "classification" else "a number"
-    wrong = [
-        Problem(f"outcomes[{position}].label", f"is {show(outcome.label)}; send {allowed}")
-        for position, outcome in enumerate(given)
-        if (release.task == "classification" and outcome.label not in (0, 1))
-        or (release.task == "regression" and (isinstance(outcome.label, bool) or not math.isfinite(outcome.label)))
-    ]
-    wrong += [
-        Problem(f"outcomes[{position}].event_time", f"is {outcome.event_time}; send a time of 1700 to 2199")
-        for position, outcome in enumerate(given)
-        if outcome.event_time and not 1700 <= outcome.event_time.year < 2200
-    ]
-    refuse(wrong)
+    outcomes: list[Outcome] = []
+    problems: list[Problem] = []
+    for position, one in enumerate(given):
+        outcome, found = _read_outcome(release, one, f"outcomes[{position}]")
+        outcomes.append(outcome)
+        problems += found
+    refuse(problems)
+    return outcomes
 
 
-def _outcome(release: Release, row: Row, given: FeedbackOutcome) -> Outcome:
-    moment = given.event_time
-    if moment is not None and moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return Outcome(entity=entity_key(row[name] for name in release.entity), label=float(given.label), event_time=moment)
+def _read_outcome(release: Release, given: Any, path: str) -> tuple[Outcome, list[Problem]]:
+    """The outcome, which is of use only without problems, and the problems in the order of `MEMBERS`."""
+    label, moment = 0.0, None
+    if not isinstance(given, dict):
+        told = f"expected an object of {', '.join(MEMBERS)}, got {show(given)}"
+        return Outcome(entity="", label=label), [Problem(path, told)]
+    key, problems = _read_entity(release, given.get("entity"), f"{path}.entity")
+    try:
+        label = _read_label(release, given.get("label"))
+    except Refused as refused:
+        problems.append(Problem(f"{path}.label", str(refused)))
+    try:
+        moment = _read_time(given.get("event_time"))
+    except Refused as refused:
+        problems.append(Problem(f"{path}.event_time", str(refused)))
+    problems += [Problem(f"{path}.{name}", "unknown; remove it") for name in given if name not in MEMBERS]
+    return Outcome(entity=key, label=label, event_time=moment), problems
+
+
+def _read_entity(release: Release, given: Any, path: str) -> tuple[str, list[Problem]]:
+    by_name = {column.name: column for column in release.columns}
+    row, problems = check_row([by_name[name] for name in release.entity], given, path)
+    if problems:
+        return "", problems
+    key = entity_key(row[name] for name in release.entity)
+    return key, check_key(release, key, path)
+
+
+def _read_label(release: Release, given: Any) -> float:
+    """Of a classification also 1 and 0, as files have them."""
+    if release.task == "regression":
+        return float(check_value(Column(name="label", type="number"), given))  # type: ignore[arg-type]
+    if not isinstance(given, int | float) or given not in (0, 1):
+        raise Refused(f"expected true, false, 1 or 0, got {show(given)}")
+    return float(given)
+
+
+def _read_time(given: Any) -> datetime | None:
+    """Any time of RFC 3339; one without an offset is in UTC."""
+    refused = Refused(f"{EXPECTED['timestamp']}, got {show(given)}")
+    try:
+        moment: datetime | None = msgspec.convert(given, datetime | None)
+    except (msgspec.ValidationError, ValueError):  # half a surrogate pair, say
+        raise refused from None
+    if moment is None:
+        return None
+    if not 1700 <= moment.year < 2200:
+        raise refused
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -2,25 +2,32 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
 
 from esteira.exceptions import BadInput, Problem
-from esteira.schema import Column, Row, check_row
+from esteira.schema import Column, Row, check_row, show
 from esteira.web import decode_json
 
 MAX_PROBLEMS = 100
 """How many are named; the others are counted."""
 _MAX_DIGITS = 400
 """Of an integer; with more it is larger than any number."""
+S = TypeVar("S", bound=msgspec.Struct)
 T = TypeVar("T")
 
 
-def refuse(problems: Sequence[Problem]) -> None:
-    """Raises `BadInput` where there are problems; it names the first `MAX_PROBLEMS` of them and counts the others."""
+def refuse(problems: Sequence[Problem], more: int = 0) -> None:
+    """Raises `BadInput` where there are problems; it names the first `MAX_PROBLEMS` of them and counts the others.
+
+    Args:
+        problems: what is wrong, in the order of the request.
+        more: how many there are besides.
+    """
     if problems:
-        raise BadInput(list(problems[:MAX_PROBLEMS]), more=max(0, len(problems) - MAX_PROBLEMS))
+        raise BadInput(list(problems[:MAX_PROBLEMS]), more + max(0, len(problems) - MAX_PROBLEMS))
 
 
 def check_objects(columns: Sequence[Column], given: list[Any], name: str, inner: str = "") -> list[Row]:
@@ -43,7 +50,7 @@ def check_objects(columns: Sequence[Column], given: list[Any], name: str, inner:
     return rows
 
 
-def decode_rows(body: bytes, kind: type[T], check: Callable[[T], object]) -> T:
+def decode_rows(body: bytes, kind: type[S], check: Callable[[S], object]) -> S:
     """Decodes a JSON body whose rows the rules check afterwards.
 
     NaN, infinities, numbers beyond all doubles, half surrogate pairs and bytes that are not UTF-8 are not JSON; some
@@ -51,30 +58,50 @@ def decode_rows(body: bytes, kind: type[T], check: Callable[[T], object]) -> T:
 
     Args:
         body: of the request.
-        kind: its form.
+        kind: its form; who sends another, such as a bare row, is told what it has.
         check: raises `BadInput` where the rows of the request break the rules.
 
     Raises:
         BadInput: the body is not JSON, or not of that form.
     """
     try:
-        asked: T = decode_json(body, kind)
+        asked: S = decode_json(body, kind)
     except BadInput as error:
-        found: T | None = decode_leniently(body, kind)
+        found = decode_leniently(body)
         if found is not None:
-            explain(check, found)
+            explain(partial(_check_members, kind), found)
+        if (read := _convert(found, kind)) is not None:
+            explain(check, read)
         raise error from None
     return asked
 
 
-def decode_leniently(body: bytes, kind: type[T] | Any = Any) -> T | None:
+def _check_members(kind: type[msgspec.Struct], found: Any) -> None:
+    fields = {field.encode_name: field.required for field in msgspec.structs.fields(kind)}
+    told = f"an object of {', '.join(fields)}"
+    if not isinstance(found, dict):
+        raise BadInput([Problem("", f"expected {told}, got {show(found)}")])
+    wrong = [Problem(name, f"missing; send {told}") for name, needed in fields.items() if needed and name not in found]
+    if kind.__struct_config__.forbid_unknown_fields:
+        wrong += [Problem(name, f"unknown field; send {told}") for name in found if name not in fields]
+    refuse(wrong)
+
+
+def _convert(found: Any, kind: type[S]) -> S | None:
+    try:
+        return msgspec.convert(found, kind)
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        return None
+
+
+def decode_leniently(body: bytes) -> Any:
     """Decodes what is JSON but for values that JSON does not have; None where it is not even that.
 
     Only to name what is wrong: nothing that needs this is ever answered.
     """
     try:
-        return msgspec.convert(_load(body.decode(errors="surrogateescape")), kind)
-    except (ValueError, RecursionError, msgspec.MsgspecError):
+        return _load(body.decode(errors="surrogateescape"))
+    except (ValueError, RecursionError):
         return None
 
 

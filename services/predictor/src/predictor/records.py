@@ -23,22 +23,16 @@ def find_entities(served: ServedRelease, read: Body) -> Sequence[str | None]:
     if read.rows is None:
         return [None] * len(read)
     keys = [served.entity(row) for row in read.rows]
-    check_keys(served.release, keys, "rows")
+    if len(max(keys, key=len)) * 4 > MAX_KEY_BYTES:
+        refuse([p for at, key in enumerate(keys) for p in check_key(served.release, key, f"rows[{at}]")])
     return keys
 
 
-def check_keys(release: Release, keys: Sequence[str], name: str) -> None:
-    """Refuses keys that etl would refuse in a file, and that Postgres could not index.
-
-    Raises:
-        BadInput: names each of them by its position.
-    """
-    if all(len(key) * 4 <= MAX_KEY_BYTES for key in keys):
-        return
-    told = f"the entity key is longer than {MAX_KEY_BYTES} bytes; shorten {release.entity}"
-    refuse(
-        [Problem(f"{name}[{position}]", told) for position, key in enumerate(keys) if len(key.encode()) > MAX_KEY_BYTES]
-    )
+def check_key(release: Release, key: str, path: str) -> list[Problem]:
+    """Names a key that etl would refuse in a file, and that Postgres could not index."""
+    if len(key) * 4 <= MAX_KEY_BYTES or len(key.encode()) <= MAX_KEY_BYTES:
+        return []
+    return [Problem(path, f"the entity key is longer than {MAX_KEY_BYTES} bytes; shorten {release.entity}")]
 
 
 def require_finite(release: Release, scores: Sequence[float]) -> None:

@@ -1,10 +1,9 @@
 """The predictor's HTTP surface: each route parses, calls one handler, renders."""
 
 from functools import partial
-from typing import Any
+from importlib.resources import files
 
 from flask import Blueprint, Response, request
-from flask_swagger_ui import get_swaggerui_blueprint
 
 from esteira.events import ModelPromoted
 from esteira.publisher import Publisher
@@ -18,6 +17,9 @@ from predictor.limits import MAX_REQUEST_BYTES
 from predictor.openapi import make_openapi
 from predictor.prediction_log import PredictionLog
 from predictor.serving import Servings
+
+DOCS = files("predictor") / "docs.html"
+SWAGGER_UI = str(files("flask_swagger_ui") / "dist")
 
 
 def make_pipelines(
@@ -49,8 +51,8 @@ def make_pipelines(
 
     @blueprint.get("/openapi.json")
     def get_openapi() -> Response:
-        may_ask = partial(access.opens, request.environ)
-        return json_response(make_openapi(servings, request.host_url.rstrip("/"), options, may_ask))
+        server = request.host_url.rstrip("/")
+        return json_response(make_openapi(servings, server, options, access, request.environ))
 
     return blueprint
 
@@ -64,6 +66,10 @@ def make_events(servings: Servings) -> Blueprint:
 
 def make_docs() -> Blueprint:
     """Swagger UI, served from its wheel, over /openapi.json."""
-    page: Any = get_swaggerui_blueprint("/docs", "/openapi.json", config={"app_name": "Esteira predictor"})
-    blueprint: Blueprint = page
+    blueprint, page = Blueprint("docs", __name__, static_folder=SWAGGER_UI, static_url_path=""), DOCS.read_text()
+
+    @blueprint.get("/")
+    def get_docs() -> Response:
+        return Response(page, mimetype="text/html")
+
     return blueprint

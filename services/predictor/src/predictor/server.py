@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 
+from predictor import limits
 from predictor.supervisor import STATE_DIR, Supervisor
 
 SERVERS = ("granian", "gunicorn")
@@ -22,7 +23,7 @@ DEFAULTS = {
     "OMP_NUM_THREADS": "1",  # numpy would start threads when it is imported, and a fork has none of them
     "MALLOC_ARENA_MAX": "2",  # glibc would keep memory apart for each thread: 12 MB more for a worker, and no quicker
 }
-THREADS = {"granian": "16", "gunicorn": "4"}
+THREADS = {"granian": str(limits.THREADS), "gunicorn": "4"}
 """Of a worker, where `THREADS` does not say: a client that is slow to send its body holds one."""
 _M_ARENA_MAX = -8
 """Of malloc.h."""

@@ -110,12 +110,14 @@ class Servings:
         return self._refused_challengers.get(pipeline)
 
     def require_ready(self) -> None:
-        """Raises `Unavailable` until the pointers were read once and each pipeline they name is served."""
+        """Raises `Unavailable` until the pointers were read once and each pipeline they name is served.
+
+        Probes tell the message to everybody, so it names no pipeline and no reason.
+        """
         if not self._looked:
             raise Unavailable("the pointers in the bucket have not been read yet")
-        for name, refusal in self.refusals().items():
-            if name not in self._servings:
-                raise Unavailable(f"release {refusal.version} of {name} was refused: {refusal.reason}")
+        if self.refusals().keys() - self._servings.keys():
+            raise Unavailable("a release was refused, and none serves its pipeline; GET /pipelines says which and why")
 
     def look_now(self) -> None:
         """Has the pointers looked at now, not at the next poll."""

@@ -8,22 +8,23 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 from flask import Blueprint, Request, Response, request
+from msgspec.structs import replace
 from werkzeug.exceptions import HTTPException, UnsupportedMediaType
 
 from esteira.exceptions import BadInput, EsteiraError, Problem, UnknownPipeline
 from esteira.release import Release
 from esteira.web import RETRY_AFTER_SECONDS, STATUS, json_response, read_body
-from predictor.dialects.rows import Rows
+from predictor.dialects.rows import Rows, request_columns
 from predictor.inference import Answer, PredictAnswer, RowsQuestion, predict
 from predictor.limits import MAX_REQUEST_BYTES
 from predictor.prediction_log import PredictionLog
-from predictor.problems import decode_rows
+from predictor.problems import decode_rows, refuse
 from predictor.serving import Serving, Servings
 
 logger = logging.getLogger(__name__)
 
 Output = Literal["score", "label", "all"]
-T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 _PLACE = re.compile(r"rows(?:\[(?P<at>\d+)\](?:\.(?P<name>.*))?)?", re.DOTALL)
 
 
@@ -59,7 +60,7 @@ def find_default(servings: Servings, name: str | None) -> Serving | None:
         return None
 
 
-def read_rows(release: Release, body: bytes, kind: type[T], read: Callable[[T], Rows]) -> tuple[T, Rows]:
+def read_rows(release: Release, body: bytes, kind: type[S], read: Callable[[S], Rows]) -> tuple[S, Rows]:
     """Decodes a JSON body, and reads its rows.
 
     Args:
@@ -81,6 +82,7 @@ def check_rows(release: Release, rows: Rows) -> None:
     Raises:
         BadInput: names every wrong value in the places of the dialect, up to `MAX_PROBLEMS`.
     """
+    _refuse_misnamed(release, rows)
     with _placed(rows):
         RowsQuestion(rows.rows, rows.kind, "rows").check(release)
 
@@ -93,8 +95,25 @@ def predict_rows(serving: Serving, log: PredictionLog, rows: Rows) -> PredictAns
         PermanentError: see `predict`.
         Unavailable: see `predict`.
     """
+    _refuse_misnamed(serving.runtime.release, rows)
     with _placed(rows):
         return predict(serving, log, RowsQuestion(rows.rows, rows.kind, "rows"))
+
+
+def _refuse_misnamed(release: Release, rows: Rows) -> None:
+    """Wrong names of columns, and with them what is wrong with the values of all others."""
+    if not rows.misnamed:
+        return
+    named = rows.rows[0].keys() if rows.rows else ()
+    columns = [column for column in request_columns(release) if column.name in named]
+    features = [feature for feature in release.features if feature.name in named]
+    kept = [one.name for one in (columns if rows.kind == "rows" else features)]
+    others = [{name: row[name] for name in kept} for row in rows.rows]
+    try:
+        check_rows(replace(release, columns=columns, features=features), replace(rows, rows=others, misnamed=[]))
+    except BadInput as error:
+        refuse([*rows.misnamed, *error.problems], error.more)
+    refuse(rows.misnamed)
 
 
 @contextmanager

@@ -23,6 +23,8 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     """Where the rows stand in the request, all of them."""
     locate: Locate
+    misnamed: list[Problem] = []
+    """What is wrong with names of columns that stand once for all rows."""
 
 
 def choose_kind(release: Release, keys: Iterable[Collection[str]]) -> Kind:
@@ -92,28 +94,33 @@ def read_table(release: Release, names: Sequence[str], data: Sequence[Any], path
         places: where each name stands.
 
     Raises:
-        BadInput: a column is unknown, missing or named twice, or a row has not one value for each.
+        BadInput: a row has not one value for each name.
     """
-    kind = check_names(release, names, places, path)
-    refuse(_wrong_lengths(names, data, _in_rows(path), others=True))
-    return Rows(rows=[dict(zip(names, row, strict=True)) for row in data], kind=kind, path=path, locate=_in_rows(path))
+    kind, misnamed = check_names(release, names, places, path)
+    if wrong := _wrong_lengths(names, data, _in_rows(path), others=True):
+        refuse([*misnamed, *wrong])
+    rows = [dict(zip(names, row, strict=True)) for row in data]
+    return Rows(rows=rows, kind=kind, path=path, locate=_in_rows(path), misnamed=misnamed)
 
 
 def read_columns(release: Release, given: Mapping[str, Any], path: str) -> Rows:
     """Reads an object of columns with an array of values each.
 
     Raises:
-        BadInput: a column is unknown, missing, no array, or longer than others.
+        BadInput: a column is no array, or longer than others.
     """
-    kind = check_names(release, list(given), [f"{path}.{name}" for name in given], path)
-    no_arrays = [Problem(f"{path}.{n}", "expected an array of values") for n, v in given.items() if type(v) is not list]
-    refuse(no_arrays)
-    lengths = {len(values) for values in given.values()}
-    if len(lengths) > 1:
+    kind, misnamed = check_names(release, list(given), [f"{path}.{name}" for name in given], path)
+    wrong = [Problem(f"{path}.{n}", "expected an array of values") for n, v in given.items() if type(v) is not list]
+    if not wrong and len({len(values) for values in given.values()}) > 1:
         told = ", ".join(f"{name} {len(values)}" for name, values in given.items())
-        raise BadInput([Problem(path, f"the columns have different numbers of values: {told}")])
-    rows = transpose(given)
-    return Rows(rows=rows, kind=kind, path=path, locate=lambda at, name: f"{path}.{name}[{at}]" if name else path)
+        wrong = [Problem(path, f"the columns have different numbers of values: {told}")]
+    if wrong:
+        refuse([*misnamed, *wrong])
+
+    def locate(at: int, name: str | None) -> str:
+        return f"{path}.{name}[{at}]" if name else path
+
+    return Rows(rows=transpose(given), kind=kind, path=path, locate=locate, misnamed=misnamed)
 
 
 def transpose(columns: Mapping[str, Sequence[Any]]) -> list[Any]:
@@ -121,7 +128,9 @@ def transpose(columns: Mapping[str, Sequence[Any]]) -> list[Any]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def check_names(release: Release, names: Sequence[str], places: Sequence[str], whole: str) -> Kind:
+def check_names(
+    release: Release, names: Sequence[str], places: Sequence[str], whole: str
+) -> tuple[Kind, list[Problem]]:
     """Holds the names of columns against the schema, once for all rows.
 
     Args:
@@ -131,10 +140,7 @@ def check_names(release: Release, names: Sequence[str], places: Sequence[str], w
         whole: the place to name where one is missing.
 
     Returns:
-        What the columns are; see `choose_kind`.
-
-    Raises:
-        BadInput: a name is unknown, there twice, or missing.
+        What the columns are, see `choose_kind`; and the names that are unknown, there twice, or missing.
     """
     kind = choose_kind(release, [names])
     features = [feature.name for feature in release.features]
@@ -147,8 +153,7 @@ def check_names(release: Release, names: Sequence[str], places: Sequence[str], w
         if name not in known or name in names[:at]
     ]
     problems += [Problem(whole, f"column {name!r} is missing") for name in needed if name not in names]
-    refuse(problems)
-    return kind
+    return kind, problems
 
 
 def _in_rows(path: str) -> Locate:

@@ -60,22 +60,17 @@ def read_tensors(release: Release, inputs: Sequence[InputTensor]) -> Rows:
     `null` stands for a missing value.
 
     Raises:
-        BadInput: a tensor is not what it says, or its column is unknown, missing or of another type.
+        BadInput: a tensor is not what it says, or of another type than its column.
     """
-    matrix = _is_matrix(release, inputs)
-    if not matrix:
-        places = [f"inputs[{at}].name" for at in range(len(inputs))]
-        kind = check_names(release, [tensor.name for tensor in inputs], places, "inputs")
-    refuse([problem for at, tensor in enumerate(inputs) for problem in _check(tensor, f"inputs[{at}]", matrix)])
-    if matrix:
+    if _is_matrix(release, inputs):
+        refuse(_check(inputs[0], "inputs[0]", matrix=True))
         return _read_matrix(release, inputs[0])
-    types = column_types(release, kind)
-    refuse(
-        [p for at, tensor in enumerate(inputs) for p in _check_datatype(tensor, types[tensor.name], f"inputs[{at}]")]
-    )
-    _refuse_ragged(inputs)
+    names = [tensor.name for tensor in inputs]
+    kind, misnamed = check_names(release, names, [f"inputs[{at}].name" for at in range(len(inputs))], "inputs")
+    if wrong := _check_columns(inputs, column_types(release, kind)):
+        refuse([*misnamed, *wrong])
     rows = transpose({tensor.name: _values(tensor) for tensor in inputs})
-    return Rows(rows=rows, kind=kind, path="inputs", locate=_in_tensors([tensor.name for tensor in inputs]))
+    return Rows(rows=rows, kind=kind, path="inputs", locate=_in_tensors(names), misnamed=misnamed)
 
 
 def describe_inputs(release: Release) -> list[dict[str, Any]]:
@@ -120,6 +115,15 @@ def _read_matrix(release: Release, tensor: InputTensor) -> Rows:
         return f"inputs[0].data[{at * width + places[name]}]" if name in places else f"inputs[0].data, row {at}"
 
     return Rows(rows=rows, kind="features", path="inputs", locate=locate)
+
+
+def _check_columns(inputs: Sequence[InputTensor], types: Mapping[str, ColumnType]) -> list[Problem]:
+    """What is wrong with the tensors of columns, but for their values; an unknown column has no datatype to hold to."""
+    placed = [(f"inputs[{at}]", tensor) for at, tensor in enumerate(inputs)]
+    shapes = [problem for path, tensor in placed for problem in _check(tensor, path, matrix=False)]
+    known = [(path, tensor, types[tensor.name]) for path, tensor in placed if tensor.name in types]
+    datatypes = [problem for path, tensor, kind in known for problem in _check_datatype(tensor, kind, path)]
+    return [*shapes, *datatypes] or _check_ragged(inputs)
 
 
 def _check(tensor: InputTensor, path: str, matrix: bool) -> list[Problem]:
@@ -168,11 +172,12 @@ def _fits(datatype: str) -> Callable[[Any], bool]:
     return lambda value: type(value) is kind
 
 
-def _refuse_ragged(inputs: Sequence[InputTensor]) -> None:
+def _check_ragged(inputs: Sequence[InputTensor]) -> list[Problem]:
     lengths = {tensor.name: tensor.shape[0] for tensor in inputs}
-    if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise BadInput([Problem("inputs", f"the tensors have different numbers of rows: {told}")])
+    if len(set(lengths.values())) <= 1:
+        return []
+    told = ", ".join(f"{name} {length}" for name, length in lengths.items())
+    return [Problem("inputs", f"the tensors have different numbers of rows: {told}")]
 
 
 def _in_tensors(names: Sequence[str]) -> Callable[[int, str | None], str]:

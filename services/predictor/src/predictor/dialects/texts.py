@@ -37,25 +37,25 @@ def read_csv(release: Release, body: bytes) -> Rows:
         names, records = first[skipped:], records[1:]
     else:
         skipped = 0
-    kind = check_names(release, names, [f"line {line}"] * len(names), f"line {line}")
-    refuse(
-        [
-            Problem(
-                f"line {number}", f"holds {len(fields) - skipped} fields, expected {len(names)}: {', '.join(names)}"
-            )
-            for number, fields in records
-            if len(fields) - skipped != len(names)
-        ]
-    )
+    kind, misnamed = check_names(release, names, [f"line {line}"] * len(names), f"line {line}")
+    expected = f"expected {len(names)}: {', '.join(names)}"
+    wrong = [
+        Problem(f"line {number}", f"holds {len(fields) - skipped} fields, {expected}")
+        for number, fields in records
+        if len(fields) - skipped != len(names)
+    ]
+    if wrong:
+        refuse([*misnamed, *wrong])
     types = column_types(release, kind)
     rows = [
         {
             name: from_text(types[name], text, release.null_values)
             for name, text in zip(names, fields[skipped:], strict=True)
+            if name in types
         }
         for _, fields in records
     ]
-    return Rows(rows=rows, kind=kind, path="", locate=_in_lines([number for number, _ in records]))
+    return Rows(rows=rows, kind=kind, path="", locate=_in_lines([number for number, _ in records]), misnamed=misnamed)
 
 
 def read_json_lines(release: Release, body: bytes) -> Rows:

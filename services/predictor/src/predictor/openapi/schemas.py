@@ -35,6 +35,8 @@ ERROR: dict[str, Any] = {
         }
     },
 }
+KEY = {"type": "apiKey", "in": "header", "name": "X-Api-Key", "description": "drawn by `esteira key`"}
+TOKEN = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "an identity token of Google"}
 EXPLANATION: dict[str, Any] = {
     "type": "object",
     "description": "of the score before its link; base and contributions sum to it",

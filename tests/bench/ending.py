@@ -31,7 +31,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     answered: int
     """Good answers that came whole, also before SIGTERM."""
     dropped: int
-    """Requests that were sent and had no answer, a part of one, or another status than 200."""
+    """Requests that were sent and had no answer, a part of one, or another status than 200; not counted are answers of
+    a worker that has just started and not loaded the release yet."""
     published: int
     """Predictions that the log has when all processes have ended."""
     exit_code: int
@@ -83,19 +84,24 @@ def _ask_until_it_ends(connections: list[Connection], server: Server) -> tuple[f
     for number, client in clients.items():
         poll.register(number, select.EPOLLIN)
         client.send()
+    served: set[int] = set()
     answered = dropped = 0
     tell_at, told = time.perf_counter() + LOAD_S, False
     while clients and (now := time.perf_counter()) < tell_at + PATIENCE_S:
-        if now >= tell_at and not told:
+        if now >= tell_at and len(served) == len(connections) and not told:
             server.terminate()
             tell_at, told = now, True
-        for number, _ in poll.poll(0.05 if told else tell_at - now):
+        for number, _ in poll.poll(0.05):
             client = clients[number]
             try:
                 good = client.receive()
                 if good is None:
                     continue
-                answered, dropped = answered + good, dropped + (not good)
+                if good:
+                    served.add(number)
+                    answered += 1
+                else:
+                    dropped += number in served
                 if _CLOSE not in client.head:
                     client.send()
                     continue

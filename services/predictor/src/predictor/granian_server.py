@@ -3,15 +3,18 @@
 They are drained through a gate when they are told to end; see docs/adr/0008-granian-serves-predictions.md.
 """
 
+import ctypes
 import fcntl
 import multiprocessing
 import os
 import signal
 import socket
+import struct
 import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +27,18 @@ _GATE = "PREDICTOR_GATE"
 _FILES = Path("/proc/self/fd")
 DRAIN_SECONDS = 0.5
 """Between the last connection that is taken and the end of those that are idle."""
+ACCEPT_SECONDS = 0.1
+"""Of these, for the connections that the kernel has taken and granian has not."""
+_SO_ATTACH_FILTER = 26
+_PASS_OVER_SYN = (
+    (0x30, 0, 0, 13),  # load the byte of flags
+    (0x45, 0, 1, 0x02),  # without SYN, jump over the next step
+    (0x06, 0, 0, 0),  # drop the segment
+    (0x06, 0, 0, 0xFFFFFFFF),  # take it
+)
+"""A program of linux/filter.h: code, steps to jump over if true and if not, operand."""
+POLL_SECONDS = 0.02
+"""Between looks whether a worker that starts listens."""
 GRACE_SECONDS = 8
 """For what is in flight when the server is told to end; Cloud Run kills after ten."""
 
@@ -82,9 +97,12 @@ def create() -> "Flask":
 def _wait_at_gate(gate: str, parent: int, app: "Flask") -> None:
     """Ends with the first process: takes no more connections when that says so, sends those away that ask on one that
     it has, and takes nothing more when that process is gone."""
+    while not (listening := [name for name in _open_files() if _is_listening(name)]):
+        time.sleep(POLL_SECONDS)  # later, under load, to look for them would take longer than the drain
     with open(gate, "rb") as file:  # noqa: PTH123
         fcntl.flock(file, fcntl.LOCK_SH)
-    _stop_listening()
+    _stop_listening(listening)
+    time.sleep(ACCEPT_SECONDS)  # until the other workers have, too: who is sent away now is not to come to them
     app.wsgi_app = _send_away(app.wsgi_app)  # type: ignore[assignment, method-assign]
     time.sleep(DRAIN_SECONDS)  # a process that is killed loses its locks before it loses its children
     if os.getppid() != parent:
@@ -107,15 +125,27 @@ def _open_files() -> list[int]:
     return [int(file.name) for file in _FILES.iterdir() if file.is_symlink()]
 
 
-def _stop_listening() -> None:
-    """Takes the listening sockets away: a quiet one of this process's own replaces each."""
-    listening = [name for name in _open_files() if _is_listening(name)]
+def _stop_listening(listening: list[int]) -> None:
+    """Takes the listening sockets away, once no connection waits in them: a quiet one of this process's own replaces
+    each."""
+    for name in listening:
+        _refuse_connections(name)
+    time.sleep(ACCEPT_SECONDS)
     with socket.socket() as quiet:
         quiet.bind(("127.0.0.1", 0))
         quiet.listen()
         quiet.setblocking(False)
         for name in listening:
             os.dup2(quiet.fileno(), name)
+
+
+def _refuse_connections(name: int) -> None:
+    """Has the kernel pass over the first segment of each further connection; those that are begun can be accepted."""
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in _PASS_OVER_SYN))
+    with socket.socket(fileno=os.dup(name)) as listener, suppress(OSError):  # a kernel without filters of sockets
+        listener.setsockopt(
+            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_PASS_OVER_SYN), ctypes.addressof(program))
+        )
 
 
 def _is_listening(name: int) -> bool:

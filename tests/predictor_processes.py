@@ -148,9 +148,6 @@ class Clients:
         broken: what went wrong.
     """
 
-    turned_away: tuple[str, ...] = ("ConnectionResetError", "BrokenPipeError")
-    """Meets who was still waiting to be accepted."""
-
     def __init__(self, server: Server, number: int) -> None:
         self.answers = [0] * number
         self.broken: list[str] = []
@@ -180,8 +177,6 @@ class Clients:
 
 class KeptClients(Clients):
     """Ask without a pause, each on a connection that it keeps, until an answer says `Connection: close`."""
-
-    turned_away = ()
 
     def _ask(self, client: int) -> None:
         with closing(HTTPConnection(self._server.url.removeprefix("http://"), timeout=10)) as connection:

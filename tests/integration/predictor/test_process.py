@@ -55,7 +55,7 @@ def test_follows_the_pointer_in_both_workers_and_flushes_when_it_ends(
 
 
 @pytest.mark.parametrize("kind", [Clients, KeptClients])
-def test_told_to_end_under_load_it_answers_and_logs_all_that_it_accepted(
+def test_told_to_end_under_load_it_answers_and_logs_whatever_was_sent(
     kind: type[Clients], server: Server, bucket_name: str, pubsub_project: str, tmp_path: Path
 ) -> None:
     topic, subscription = (
@@ -73,8 +73,7 @@ def test_told_to_end_under_load_it_answers_and_logs_all_that_it_accepted(
         wait_until(lambda: min(clients.answers) > 20)
         server.stop()
         clients.join()
-        # Who was still waiting to be accepted is turned away; whoever was accepted has an answer, and the log has it.
-        assert [what for what in clients.broken if not what.startswith(clients.turned_away)] == []
+        assert clients.broken == []
         assert server.process.returncode == 0
         assert read_log(subscriber, subscription, len(server.answered)) == server.answered
 

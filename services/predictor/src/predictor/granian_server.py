@@ -3,20 +3,19 @@
 They are drained through a gate when they are told to end; see docs/adr/0008-granian-serves-predictions.md.
 """
 
-import ctypes
 import fcntl
 import multiprocessing
 import os
 import signal
 import socket
-import struct
 import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from predictor.listening import ACCEPT_SECONDS, begin_no_more
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -27,16 +26,6 @@ _GATE = "PREDICTOR_GATE"
 _FILES = Path("/proc/self/fd")
 DRAIN_SECONDS = 0.5
 """Between the last connection that is taken and the end of those that are idle."""
-ACCEPT_SECONDS = 0.1
-"""Of these, for the connections that the kernel has taken and granian has not."""
-_SO_ATTACH_FILTER = 26
-_PASS_OVER_SYN = (
-    (0x30, 0, 0, 13),  # load the byte of flags
-    (0x45, 0, 1, 0x02),  # without SYN, jump over the next step
-    (0x06, 0, 0, 0),  # drop the segment
-    (0x06, 0, 0, 0xFFFFFFFF),  # take it
-)
-"""A program of linux/filter.h: code, steps to jump over if true and if not, operand."""
 POLL_SECONDS = 0.02
 """Between looks whether a worker that starts listens."""
 GRACE_SECONDS = 8
@@ -129,7 +118,7 @@ def _stop_listening(listening: list[int]) -> None:
     """Takes the listening sockets away, once no connection waits in them: a quiet one of this process's own replaces
     each."""
     for name in listening:
-        _refuse_connections(name)
+        begin_no_more(name)
     time.sleep(ACCEPT_SECONDS)
     with socket.socket() as quiet:
         quiet.bind(("127.0.0.1", 0))
@@ -137,15 +126,6 @@ def _stop_listening(listening: list[int]) -> None:
         quiet.setblocking(False)
         for name in listening:
             os.dup2(quiet.fileno(), name)
-
-
-def _refuse_connections(name: int) -> None:
-    """Has the kernel pass over the first segment of each further connection; those that are begun can be accepted."""
-    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in _PASS_OVER_SYN))
-    with socket.socket(fileno=os.dup(name)) as listener, suppress(OSError):  # a kernel without filters of sockets
-        listener.setsockopt(
-            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_PASS_OVER_SYN), ctypes.addressof(program))
-        )
 
 
 def _is_listening(name: int) -> bool:

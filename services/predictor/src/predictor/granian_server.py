@@ -25,7 +25,7 @@ _GATE = "PREDICTOR_GATE"
 """Names the file whose lock keeps workers listening."""
 _FILES = Path("/proc/self/fd")
 DRAIN_SECONDS = 0.5
-"""Between the last connection that is taken and the end of those that are idle."""
+"""Between being told to end and the end of connections that are idle."""
 POLL_SECONDS = 0.02
 """Between looks whether a worker that starts listens."""
 GRACE_SECONDS = 8

@@ -9,8 +9,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -22,6 +24,9 @@ from releases import raw_rows
 
 DEADLINE = 40.0
 WORKERS = 2
+PREDICT = "/pipelines/shop/predict"
+BODY = json.dumps({"rows": raw_rows(1)}).encode()
+JSON = {"Content-Type": "application/json"}
 
 
 def wait_until(check: Callable[[], bool]) -> None:
@@ -49,17 +54,20 @@ class Server:
 
     def predict(self) -> dict[str, object]:
         """Asks once, and remembers the answer."""
-        found = self._fetch("/pipelines/shop/predict", json.dumps({"rows": raw_rows(1)}).encode())
-        for one in found["predictions"]:  # type: ignore[attr-defined]
-            self.answered[one["prediction_id"]] = one["score"]
+        found = self._fetch(PREDICT, BODY)
+        self.remember(found)
         return found
+
+    def remember(self, answer: dict[str, Any]) -> None:
+        """Keeps id and score of its predictions."""
+        self.answered |= {one["prediction_id"]: one["score"] for one in answer["predictions"]}
 
     def describe(self) -> dict[str, object]:
         """What it says of the pipeline."""
         return self._fetch("/pipelines/shop")
 
     def _fetch(self, path: str, body: bytes | None = None) -> dict[str, object]:
-        request = Request(f"{self.url}{path}", body, {"Content-Type": "application/json"})  # noqa: S310
+        request = Request(f"{self.url}{path}", body, JSON)  # noqa: S310
         with urlopen(request, timeout=10) as answer:  # noqa: S310
             found: dict[str, object] = json.load(answer)
         return found
@@ -133,19 +141,26 @@ def read_log(subscriber: SubscriberClient, subscription: str, number: int) -> di
 
 
 class Clients:
-    """Ask without a pause, on a new connection each time, until nobody listens any more."""
+    """Ask without a pause, on a new connection each time, until nobody listens any more.
+
+    Attributes:
+        answers: how many each had.
+        broken: what went wrong.
+    """
 
     def __init__(self, server: Server, number: int) -> None:
+        self.answers = [0] * number
         self.broken: list[str] = []
         self._server = server
-        self._threads = [threading.Thread(target=self._ask) for _ in range(number)]
+        self._threads = [threading.Thread(target=self._ask, args=(client,)) for client in range(number)]
         for thread in self._threads:
             thread.start()
 
-    def _ask(self) -> None:
+    def _ask(self, client: int) -> None:
         while True:
             try:
                 self._server.predict()
+                self.answers[client] += 1
             except URLError as error:
                 if not isinstance(error.reason, ConnectionRefusedError):
                     self.broken.append(repr(error.reason))
@@ -158,3 +173,21 @@ class Clients:
         """Waits until all have ended."""
         for thread in self._threads:
             thread.join(DEADLINE)
+
+
+class KeptClients(Clients):
+    """Ask without a pause, each on a connection that it keeps, until an answer says `Connection: close`."""
+
+    def _ask(self, client: int) -> None:
+        with closing(HTTPConnection(self._server.url.removeprefix("http://"), timeout=10)) as connection:
+            try:
+                while not self._is_sent_away(connection):
+                    self.answers[client] += 1
+            except (OSError, HTTPException) as error:
+                self.broken.append(repr(error))
+
+    def _is_sent_away(self, connection: HTTPConnection) -> bool:
+        connection.request("POST", PREDICT, BODY, JSON)
+        with connection.getresponse() as answer:
+            self._server.remember(json.load(answer))
+        return answer.headers["Connection"] == "close"

@@ -21,12 +21,14 @@ def summarize(
     start_s: Mapping[str, float],
     memory_mb_per_worker: Mapping[str, float],
     failures: Mapping[str, int],
+    sigterm: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What the last line says. A ratio is None where a side of it was not measured.
 
     Args:
         wide_ms: columns → median milliseconds of one row at one connection.
         p99_ms: with one release, and while two take turns.
+        sigterm: what `ending.summarize_endings` says.
     """
 
     def against(rows: int, other: str | None, side: str = ESTEIRA) -> float | None:
@@ -51,6 +53,7 @@ def summarize(
         "start_s": _rounded(start_s, 2),
         "memory_mb_per_worker": _rounded(memory_mb_per_worker, 1),
         "failures": dict(failures),
+        "sigterm": dict(sigterm),
     }
 
 

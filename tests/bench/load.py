@@ -38,12 +38,17 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Connection:
-    """One client: sends a request, and the next one when the answer is whole."""
+    """One client: sends a request, and the next one when the answer is whole.
+
+    Attributes:
+        head: status and headers of the last answer, in lower case.
+    """
 
     def __init__(self, host: str, port: int, request: bytes) -> None:
         self._request = request
         self._buffer = b""
         self._needed = 0
+        self.head = b""
         self.sent_at = 0.0
         self.socket = socket.create_connection((host, port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -67,9 +72,9 @@ class Connection:
             end = self._buffer.find(_HEAD_END)
             if end < 0:
                 return None
-            head = self._buffer[:end].lower()
-            at = head.index(_LENGTH) + len(_LENGTH)
-            self._needed = end + len(_HEAD_END) + int(head[at:].split(b"\r\n", 1)[0])
+            self.head = self._buffer[:end].lower()
+            at = self.head.index(_LENGTH) + len(_LENGTH)
+            self._needed = end + len(_HEAD_END) + int(self.head[at:].split(b"\r\n", 1)[0])
         if len(self._buffer) < self._needed:
             return None
         good = self._buffer[9:12] == b"200"
@@ -85,15 +90,18 @@ def make_request(url: str, body: bytes, content_type: str = "application/json") 
     return host, port, f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
+def connect(url: str, body: bytes, connections: int, content_type: str = "application/json") -> list[Connection]:
+    """Opens connections that all send the same."""
+    host, port, request = make_request(url, body, content_type)
+    return [Connection(host, port, request) for _ in range(connections)]
+
+
 def load(
     url: str, body: bytes, connections: int = 16, seconds: float = 5.0, content_type: str = "application/json"
 ) -> Measured:
     """Asks as fast as answers come, for so many seconds."""
-    host, port, request = make_request(url, body, content_type)
+    clients = {client.socket.fileno(): client for client in connect(url, body, connections, content_type)}
     poll = select.epoll()
-    clients = {
-        client.socket.fileno(): client for client in (Connection(host, port, request) for _ in range(connections))
-    }
     for number, client in clients.items():
         poll.register(number, select.EPOLLIN)
         client.send()

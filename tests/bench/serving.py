@@ -21,6 +21,7 @@ from statistics import median
 os.environ["OMP_NUM_THREADS"] = "1"
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
+from ending import summarize_endings
 from figures import ALONE, SERVER, summarize
 from load import Measured
 from model import Model
@@ -33,7 +34,7 @@ from esteira.bucket import Bucket
 from esteira_cli.stack import Options, Stack
 from esteira_cli.stack.bucket import create as create_bucket
 
-VARIANTS = (ALONE, "wide", "swap")
+VARIANTS = (ALONE, "wide", "swap", "sigterm")
 REST_S = 2.0
 ESTEIRA = "esteira"
 
@@ -41,10 +42,11 @@ ESTEIRA = "esteira"
 class Run:
     """What all rounds found."""
 
-    def __init__(self, sink: Sink, seconds: float, batches: list[int]) -> None:
+    def __init__(self, sink: Sink, seconds: float, batches: list[int], endings: int) -> None:
         self._sink = sink
         self.seconds = seconds
         self.batches = batches
+        self.endings = endings
         self.loads: dict[tuple[str, int], list[Measured]] = {}
         self.alone: list[float] = []
         self.starts: dict[str, list[float]] = {}
@@ -115,13 +117,16 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--only", default="", help="names of sides, and wide, swap and the model alone, with commas")
+    parser.add_argument(
+        "--only", default="", help="names of sides, and wide, swap, sigterm and the model alone, with commas"
+    )
+    parser.add_argument("--endings", type=int, default=20, help="times SIGTERM under load, all in the first round")
     parser.add_argument("--batches", default=",".join(map(str, BATCHES)))
     parser.add_argument("--quick", action="store_true", help="one round of a second: shows that everything runs")
     parser.add_argument("--peers", type=Path, default=Path(".bench-peers"), help="the environment of the peers")
     given = parser.parse_args()
     if given.quick:
-        given.rounds, given.seconds = 1, 1.0
+        given.rounds, given.seconds, given.endings = 1, 1.0, 1
     return given
 
 
@@ -130,8 +135,8 @@ def measure_all(given: argparse.Namespace, stack: Stack, sink: Sink, folder: Pat
     model = Model()
     bucket = serve(model, stack, folder)
     sides = Sides(model, {**stack.environment("predictor"), "PUBSUB_EMULATOR_HOST": sink.address}, folder, given.peers)
-    variants = Variants(model, sides, bucket, folder)
-    run = Run(sink, given.seconds, [int(text) for text in given.batches.split(",")])
+    variants = Variants(model, sides, bucket, sink, folder)
+    run = Run(sink, given.seconds, [int(text) for text in given.batches.split(",")], given.endings)
     names = [*sides.makers, *VARIANTS]
     wanted = [name for name in given.only.split(",") if name] or names
     if unknown := set(wanted) - set(names):
@@ -158,6 +163,9 @@ def measure_one(name: str, run: Run, sides: Sides, variants: Variants) -> None:
         switched = variants.measure_swap(SERVER, max(run.seconds, 3.0))
         failed = sum(one.failures for one in variants.swapping)
         tell(f"swap: p99 {variants.p99_ms()} ms, switched {switched} times, {failed} failed")
+    elif name == "sigterm":
+        while len(variants.endings) < run.endings:
+            tell(f"sigterm: {variants.measure_ending(SERVER)}")
     else:
         run.measure(name, sides.make(name))
 
@@ -192,6 +200,10 @@ def show(run: Run, variants: Variants) -> None:
     print("\n| side | start to first right answer, s | MB a worker |\n|---|---:|---:|")
     for name, seconds in start_s.items():
         print(f"| {name} | {seconds:.2f} | {memory[name]:.0f} |")
+    endings = summarize_endings(variants.endings)
+    if endings:
+        print(f"\n| SIGTERM under load: {' | '.join(endings)} |\n|{'---:|' * len(endings)}")
+        print(f"| {' | '.join(map(str, endings.values()))} |")
     turns: dict[str, list[Measured]] = {"steady": variants.steady, "swapping": variants.swapping}
     turns |= {f"wide, {columns} columns": many for columns, many in variants.wide.items()}
     failures = run.failures | {name: sum(one.failures for one in many) for name, many in turns.items() if many}
@@ -202,6 +214,7 @@ def show(run: Run, variants: Variants) -> None:
         start_s=start_s,
         memory_mb_per_worker=memory,
         failures=failures,
+        sigterm=endings,
     )
     print("\n" + json.dumps(summary))
 

@@ -12,7 +12,7 @@ import joblib
 import msgspec
 import numpy as np
 import requests
-from load import Measured, load
+from load import Connection, Measured, connect, load
 from model import Model
 
 BATCHES = {1: 16, 100: 16, 1000: 4}
@@ -70,6 +70,10 @@ class Route:
     def measure(self, rows: int, seconds: float, connections: int = 0) -> Measured:
         """One round."""
         return load(self.url, self._bodies[rows], connections or BATCHES[rows], seconds)
+
+    def connect(self, rows: int) -> list[Connection]:
+        """The usual connections, open and silent."""
+        return connect(self.url, self._bodies[rows], BATCHES[rows])
 
     def _ask(self, rows: int) -> requests.Response:
         headers = {"Content-Type": "application/json"}

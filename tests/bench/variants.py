@@ -1,4 +1,4 @@
-"""The predictor alone: wide rows, releases that take turns; and its model without a server."""
+"""The predictor alone: wide rows, releases that take turns, its end under load; and its model without a server."""
 
 import subprocess
 import sys
@@ -8,10 +8,12 @@ from statistics import median
 
 import msgspec
 import numpy as np
+from ending import Ending, end_under_load
 from load import Measured
 from model import CATEGORIES, Model
 from process import running
 from sides import WORKERS, Route, Sides
+from sink import Sink
 
 from esteira.bucket import Bucket
 from esteira.release import MODEL
@@ -27,13 +29,15 @@ class Variants:
 
     Args:
         bucket: in which the measured model's release lies and serves.
+        sink: takes the predictor's log.
     """
 
-    def __init__(self, model: Model, sides: Sides, bucket: Bucket, folder: Path) -> None:
-        self._model, self._sides, self._bucket, self._folder = model, sides, bucket, folder
+    def __init__(self, model: Model, sides: Sides, bucket: Bucket, sink: Sink, folder: Path) -> None:
+        self._model, self._sides, self._bucket, self._sink, self._folder = model, sides, bucket, sink, folder
         self.wide: dict[int, list[Measured]] = {}
         self.steady: list[Measured] = []
         self.swapping: list[Measured] = []
+        self.endings: list[Ending] = []
         self._wide_models: list[Model] = []
         self._pointers: list[Path] = []
 
@@ -91,6 +95,11 @@ class Variants:
                 versions += swapper.communicate()[0].splitlines()
             self._require_served(route, versions[-1].strip())
         return len(versions)
+
+    def measure_ending(self, server: str) -> Ending:
+        """SIGTERM while one row is asked for at the usual connections."""
+        self.endings.append(end_under_load(self._sides.esteira("esteira-ending", server), self._sink))
+        return self.endings[-1]
 
     def _require_served(self, route: Route, version: str) -> None:
         deadline = time.monotonic() + 10

@@ -29,6 +29,7 @@ def summary(rates: dict[tuple[str, int], float], wide_ms: dict[int, float] | Non
         start_s={"mlflow": 14.412},
         memory_mb_per_worker={"mlflow": 323.94},
         failures={"mlflow": 0},
+        sigterm={"endings": 20, "dropped": 0},
     )
 
 
@@ -65,3 +66,4 @@ def test_figures_are_rounded_to_what_a_round_can_tell() -> None:
     assert found["start_s"] == {"mlflow": 14.41}
     assert found["memory_mb_per_worker"] == {"mlflow": 323.9}
     assert found["failures"] == {"mlflow": 0}
+    assert found["sigterm"] == {"endings": 20, "dropped": 0}

@@ -15,7 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from predictor.listening import ACCEPT_SECONDS, begin_no_more
+
 if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
     from flask import Flask
 
 HEADER_SECONDS = 30
@@ -24,7 +27,9 @@ _GATE = "PREDICTOR_GATE"
 """Names the file whose lock keeps workers listening."""
 _FILES = Path("/proc/self/fd")
 DRAIN_SECONDS = 0.5
-"""Between the last connection that is taken and the end of those that are idle."""
+"""Between being told to end and the end of connections that are idle."""
+POLL_SECONDS = 0.02
+"""Between looks whether a worker that starts listens."""
 GRACE_SECONDS = 8
 """For what is in flight when the server is told to end; Cloud Run kills after ten."""
 
@@ -38,11 +43,11 @@ def serve(environ: Mapping[str, str]) -> None:
     from predictor.main import prepare
 
     class DrainingServer(MPServer):
-        """Granian ends connections that it took and has not heard from yet; so its workers are told a moment before
-        to take no more."""
+        """Granian ends connections that have no request under way, also where one is on its way; so its workers are
+        told a moment before to take no more, and to send away those that they have."""
 
         def shutdown(self, exit_code: int = 0) -> None:
-            """Opens the gate for `_stop_listening` in each worker, lets those speak that were taken, and ends."""
+            """Opens the gate that each worker waits at, lets those speak that were taken, and ends."""
             fcntl.flock(gate, fcntl.LOCK_UN)
             time.sleep(DRAIN_SECONDS)
             super().shutdown(exit_code)  # type: ignore[no-untyped-call]
@@ -77,27 +82,48 @@ def create() -> "Flask":
     for name in _open_files():
         if str((_FILES / str(name)).readlink()) == gate:
             os.close(name)  # came with the fork, and would hold the gate when the first process was killed
-    threading.Thread(target=_wait_at_gate, args=(gate, parent), name="gate", daemon=True).start()
-    return create_app()
+    app = create_app()
+    threading.Thread(target=_wait_at_gate, args=(gate, parent, app), name="gate", daemon=True).start()
+    return app
 
 
-def _wait_at_gate(gate: str, parent: int) -> None:
-    """Ends with the first process: takes no more connections when that says so, and nothing more when it is gone."""
+def _wait_at_gate(gate: str, parent: int, app: "Flask") -> None:
+    """Ends with the first process: takes no more connections when that says so, sends those away that ask on one that
+    it has, and takes nothing more when that process is gone."""
+    while not (listening := [name for name in _open_files() if _is_listening(name)]):
+        time.sleep(POLL_SECONDS)  # later, under load, to look for them would take longer than the drain
     with open(gate, "rb") as file:  # noqa: PTH123
         fcntl.flock(file, fcntl.LOCK_SH)
-    _stop_listening()
+    _stop_listening(listening)
+    time.sleep(ACCEPT_SECONDS)  # until the other workers have, too: who is sent away now is not to come to them
+    app.wsgi_app = _send_away(app.wsgi_app)  # type: ignore[assignment, method-assign]
     time.sleep(DRAIN_SECONDS)  # a process that is killed loses its locks before it loses its children
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _send_away(app: "WSGIApplication") -> "WSGIApplication":
+    """Closes each connection after its answer. PEP 3333 leaves that to servers, and this one has no other way."""
+
+    def answer(environ: Any, start_response: Any) -> Any:
+        def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            return start_response(status, [*headers, ("Connection", "close")], *more)
+
+        return app(environ, start)
+
+    return answer
 
 
 def _open_files() -> list[int]:
     return [int(file.name) for file in _FILES.iterdir() if file.is_symlink()]
 
 
-def _stop_listening() -> None:
-    """Takes the listening sockets away: a quiet one of this process's own replaces each."""
-    listening = [name for name in _open_files() if _is_listening(name)]
+def _stop_listening(listening: list[int]) -> None:
+    """Takes the listening sockets away, once no connection waits in them: a quiet one of this process's own replaces
+    each."""
+    for name in listening:
+        begin_no_more(name)
+    time.sleep(ACCEPT_SECONDS)
     with socket.socket() as quiet:
         quiet.bind(("127.0.0.1", 0))
         quiet.listen()

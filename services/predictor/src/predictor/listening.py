@@ -1,0 +1,31 @@
+"""How listening ends without a reset.
+
+A socket that is closed resets the connections that wait in it to be accepted, and their clients may have sent a
+request already. So the kernel is told first to begin no more of them, and those that are begun are accepted; who tries
+meanwhile is not heard, and refused when its kernel tries again, a second later.
+"""
+
+import ctypes
+import os
+import socket
+import struct
+from contextlib import suppress
+
+ACCEPT_SECONDS = 0.1
+"""For the connections that are begun."""
+_SO_ATTACH_FILTER = 26
+_PASS_OVER_SYN = (
+    (0x30, 0, 0, 13),  # load the byte of flags
+    (0x45, 0, 1, 0x02),  # without SYN, jump over the next step
+    (0x06, 0, 0, 0),  # drop the segment
+    (0x06, 0, 0, 0xFFFFFFFF),  # take it
+)
+"""A program of linux/filter.h: code, steps to jump over if true and if not, operand."""
+
+
+def begin_no_more(listener: int) -> None:
+    """Has the kernel begin no more connections of this socket; where it cannot, they may be reset."""
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in _PASS_OVER_SYN))
+    option = struct.pack("HP", len(_PASS_OVER_SYN), ctypes.addressof(program))
+    with socket.socket(fileno=os.dup(listener)) as copy, suppress(OSError):
+        copy.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, option)

@@ -6,7 +6,6 @@ from its beginning and explains. `X-Request-Id` is put on every answer, also on 
 """
 
 import io
-import os
 import re
 from collections.abc import Callable, Iterable
 from time import monotonic
@@ -22,6 +21,7 @@ from predictor.deadlines import Deadlines, Environ
 from predictor.inference import JsonQuestion, predict
 from predictor.limits import MAX_REQUEST_BYTES, Budget
 from predictor.prediction_log import PredictionLog
+from predictor.randomness import draw
 from predictor.serving import Serving, Servings
 
 _BEGIN, _END = "/pipelines/", "/predict"
@@ -63,7 +63,7 @@ class FastPath:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answers one request."""
         given = environ.get("HTTP_X_REQUEST_ID")
-        request_id = given if given and _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
+        request_id = given if given and _REQUEST_ID.fullmatch(given) else draw(16).hex()
         environ["HTTP_X_REQUEST_ID"] = request_id
         path, app = environ["PATH_INFO"], self._app
         if path.endswith(_END) and environ["REQUEST_METHOD"] == "POST" and path.startswith(_BEGIN):

@@ -1,7 +1,6 @@
 """The data plane: what becomes of a question, in whatever dialect it was asked: check, prepare, score, log."""
 
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
@@ -17,6 +16,7 @@ from predictor.arms import takes_challenger
 from predictor.decoding import MAX_ROWS, Body
 from predictor.prediction_log import PredictionLog
 from predictor.problems import check_objects, decode_rows
+from predictor.randomness import draw
 from predictor.records import find_entities, make_records, require_finite, tell_failure
 from predictor.served import ServedRelease
 from predictor.serving import Serving
@@ -249,7 +249,7 @@ def _explain(served: ServedRelease, matrix: Array) -> Sequence[Explanation]:
 
 def _make_ids(rows: int) -> list[str]:
     """Random UUIDs (RFC 9562, version 4) but for their last three digits, which count the rows of the request."""
-    drawn = os.urandom(15).hex()
+    drawn = draw(15).hex()
     first = f"{drawn[:8]}-{drawn[8:12]}-4{drawn[12:15]}-8{drawn[15:18]}-{drawn[18:27]}"
     return [f"{first}{position:03x}" for position in range(rows)]
 

@@ -23,6 +23,7 @@ from predictor.state import Fetched, Notice, Refusal, StateFolder
 
 logger = logging.getLogger(__name__)
 
+UNREAD = "the pointers in the bucket have not been read yet"
 POLL_SECONDS = 0.05
 AGAIN_SECONDS = 2.0
 """After which a release is tried again that failed by no fault of its own."""
@@ -89,6 +90,8 @@ class Servings:
         refusal = self._refusals.get(pipeline)
         if refusal is not None:
             raise Unavailable(f"release {refusal.version}: {refusal.reason}")
+        if not self._looked:
+            raise Unavailable(UNREAD)
         known = ", ".join(sorted(self._servings)) or "none yet"
         raise UnknownPipeline(f"no release of a pipeline {pipeline!r} was promoted; served here: {known}")
 
@@ -115,7 +118,7 @@ class Servings:
         Probes tell the message to everybody, so it names no pipeline and no reason.
         """
         if not self._looked:
-            raise Unavailable("the pointers in the bucket have not been read yet")
+            raise Unavailable(UNREAD)
         if self.refusals().keys() - self._servings.keys():
             raise Unavailable("a release was refused, and none serves its pipeline; GET /pipelines says which and why")
 

@@ -9,6 +9,7 @@ the folder goes once all of it is published. A record that was cut short was nev
 Written is in the page cache of the machine: it outlives the process, not the machine.
 """
 
+import ctypes
 import fcntl
 import os
 import re
@@ -28,6 +29,9 @@ _KEEPER = ".keeper"
 _GONE = ".gone"
 _MARGIN_BYTES = 4 * SEGMENT_BYTES
 _ROOM_SECONDS = 1.0
+_SHORT_BYTES = 16 << 10
+_write_short = ctypes.PyDLL(None, use_errno=True).write
+_write_short.argtypes, _write_short.restype = [ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t], ctypes.c_ssize_t
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True):
@@ -82,7 +86,7 @@ class SpoolWriter:
             if self._file is None or self._size >= self._segment_bytes:
                 self._begin_segment()
             assert self._file is not None  # noqa: S101  a segment has begun
-            written = os.write(self._file, line)
+            written = _write(self._file, line)
             if written < len(line):
                 os.ftruncate(self._file, self._size)
                 raise OSError(f"{written} of {len(line)} bytes written; the disk is full")
@@ -161,6 +165,16 @@ def measure_spool(folder: Path) -> int:
         with suppress(FileNotFoundError):
             found += path.stat().st_size
     return found
+
+
+def _write(file: int, data: bytes) -> int:
+    """`os.write`, which hands the interpreter on to another thread: that costs more than to copy a few kilobytes."""
+    if len(data) > _SHORT_BYTES:
+        return os.write(file, data)
+    written: int = _write_short(file, data, len(data))
+    if written < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return written
 
 
 def _take_lock(path: Path) -> Lock | None:

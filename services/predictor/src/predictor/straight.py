@@ -4,7 +4,6 @@ It answers what `inference.predict` answers, and logs the same, but makes no obj
 see `esteira_kernel.answers`. It takes only what the rules take beyond doubt, and leaves all else to them.
 """
 
-import os
 import re
 import time
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from predictor.decoding import MAX_ROWS
 from predictor.inference import JsonQuestion, sample_rows
 from predictor.native import Native
 from predictor.prediction_log import PredictionLog
+from predictor.randomness import draw
 from predictor.records import find_entities
 from predictor.served import ServedRelease
 
@@ -52,7 +52,7 @@ def answer(served: ServedRelease, log: PredictionLog, body: bytes) -> bytes | No
         rows, contexts = native.reader.read(body, MAX_ROWS), None
     else:
         rows, contexts = _prepare(served, native, log, JsonQuestion(body), moment)
-    found = native.answerer.answer(rows, os.urandom(RANDOM_BYTES), moment, contexts) if rows else None
+    found = native.answerer.answer(rows, draw(RANDOM_BYTES), moment, contexts) if rows else None
     if found is None:
         return None
     release = served.release

@@ -1,10 +1,9 @@
 //! Writes what becomes of rows that rows.zig has read: their answers, and what is logged of them, both as JSON.
 //!
-//! Numbers have the fewest digits that read as the same double, and look as msgspec writes them.
-//!
 //! Compiled with runtime safety: an index outside of a slice ends the process.
 
 const std = @import("std");
+const Writer = @import("writer.zig").Writer;
 
 /// What is the same for all requests of a release. `Answerer` of answers.py fills it.
 pub const Form = extern struct {
@@ -149,22 +148,3 @@ fn putDigits(text: []u8, value: u64) void {
         text[at] = @intCast('0' + left % 10);
     }
 }
-
-const Writer = struct {
-    text: []u8,
-    at: usize = 0,
-
-    fn write(self: *Writer, text: []const u8) void {
-        @memcpy(self.text[self.at..][0..text.len], text);
-        self.at += text.len;
-    }
-
-    fn number(self: *Writer, value: f64) void {
-        var buffer: [std.fmt.float.bufferSize(.decimal, f64)]u8 = undefined;
-        const size = @abs(value);
-        const plain = size == 0 or (size >= 1e-5 and size < 1e16);
-        const text = std.fmt.float.render(&buffer, value, .{ .mode = if (plain) .decimal else .scientific }) catch unreachable;
-        self.write(text);
-        if (plain and std.mem.indexOfScalar(u8, text, '.') == null) self.write(".0");
-    }
-};

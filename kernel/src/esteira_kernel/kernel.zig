@@ -5,5 +5,6 @@
 comptime {
     _ = @import("answers.zig");
     _ = @import("rows.zig");
+    _ = @import("sqlite.zig");
     _ = @import("trees.zig");
 }

@@ -8,6 +8,8 @@
 //! Compiled with runtime safety: an index outside of a slice ends the process, and reads nothing.
 
 const std = @import("std");
+const scanner = @import("scanner.zig");
+const GivenUp = scanner.GivenUp;
 
 pub const Plan = extern struct {
     features: usize,
@@ -48,11 +50,6 @@ pub const Plan = extern struct {
 /// Where a value stands in the body; of no length where the row lacks it.
 pub const Span = extern struct { start: u32, length: u32 };
 
-const GivenUp = error{GivenUp};
-
-/// Bytes; every double can be written in 25.
-const longest_number = 40;
-
 /// Fills `places`, open hash tables of positions from 1 on.
 pub export fn prepare_rows(plan: *const Plan) callconv(.c) void {
     for (0..plan.features + 1) |table| {
@@ -88,7 +85,7 @@ pub export fn read_rows(
 ) callconv(.c) usize {
     var reader = Reader{
         .plan = plan,
-        .body = body[0..length],
+        .json = .{ .text = body[0..length] },
         .values = values[0..capacity],
         .spans = spans[0..plan.features],
     };
@@ -110,7 +107,7 @@ pub export fn read_values(
 ) callconv(.c) usize {
     var reader = Reader{
         .plan = plan,
-        .body = body[0..length],
+        .json = .{ .text = body[0..length] },
         .values = values[0..capacity],
         .spans = spans[0..plan.features],
         .takes_unknown = true,
@@ -120,112 +117,109 @@ pub export fn read_values(
 
 const Reader = struct {
     plan: *const Plan,
-    body: []const u8,
+    json: scanner.Scanner,
     values: []u8,
     spans: []Span,
     takes_unknown: bool = false,
-    at: usize = 0,
     written: usize = 0,
 
     fn readBody(self: *Reader, matrix: []f64, ends: []u32) GivenUp!usize {
-        try self.take('{');
-        if (!std.mem.eql(u8, try self.string(), "features")) return error.GivenUp;
-        try self.take(':');
-        try self.take('[');
+        try self.json.take('{');
+        if (!std.mem.eql(u8, try self.json.string(), "features")) return error.GivenUp;
+        try self.json.take(':');
+        try self.json.take('[');
         var rows: usize = 0;
         while (true) {
             if (rows == ends.len) return error.GivenUp;
             try self.readRow(matrix[rows * self.spans.len ..][0..self.spans.len]);
             ends[rows] = @intCast(self.written);
             rows += 1;
-            if (!try self.another(']')) break;
+            if (!try self.json.another(']')) break;
         }
-        try self.take('}');
+        try self.json.take('}');
         return self.finish(rows);
     }
 
     fn readArrays(self: *Reader, matrix: []f64, ends: []u32) GivenUp!usize {
-        try self.take('[');
+        try self.json.take('[');
         var rows: usize = 0;
         while (true) {
             if (rows == ends.len) return error.GivenUp;
             try self.readArray(matrix[rows * self.spans.len ..][0..self.spans.len]);
             ends[rows] = @intCast(self.written);
             rows += 1;
-            if (!try self.another(']')) break;
+            if (!try self.json.another(']')) break;
         }
         return self.finish(rows);
     }
 
     fn readArray(self: *Reader, row: []f64) GivenUp!void {
-        const start = self.at;
-        try self.take('[');
+        const start = self.json.at;
+        try self.json.take('[');
         for (row, 0..) |*value, feature| {
-            if (feature > 0) try self.take(',');
+            if (feature > 0) try self.json.take(',');
             value.* = try self.readValue(feature);
         }
-        try self.take(']');
-        try self.write(self.body[start..self.at]);
+        try self.json.take(']');
+        try self.write(self.json.text[start..self.json.at]);
     }
 
     fn finish(self: *Reader, rows: usize) GivenUp!usize {
-        self.skipSpace();
-        return if (self.at == self.body.len) rows else error.GivenUp;
+        return if (self.json.atEnd()) rows else error.GivenUp;
     }
 
     fn readRow(self: *Reader, row: []f64) GivenUp!void {
         @memset(row, std.math.nan(f64));
         @memset(self.spans, .{ .start = 0, .length = 0 });
-        try self.take('{');
-        if (try self.next() == '}') {
-            self.at += 1;
+        try self.json.take('{');
+        if (try self.json.next() == '}') {
+            self.json.at += 1;
             return self.writeRow();
         }
         var expected: usize = 0;
         while (true) {
             const feature = try self.readName(expected);
             if (self.spans[feature].length != 0) return error.GivenUp;
-            try self.take(':');
+            try self.json.take(':');
             row[feature] = try self.readValue(feature);
             expected = feature + 1;
-            if (!try self.another('}')) return self.writeRow();
+            if (!try self.json.another('}')) return self.writeRow();
         }
     }
 
     /// Most clients send the features in their order.
     fn readName(self: *Reader, expected: usize) GivenUp!usize {
-        if (try self.next() == '"' and expected < self.spans.len) {
+        if (try self.json.next() == '"' and expected < self.spans.len) {
             const name = self.plan.text(expected);
-            const rest = self.body[self.at + 1 ..];
+            const rest = self.json.text[self.json.at + 1 ..];
             if (rest.len > name.len and rest[name.len] == '"' and std.mem.eql(u8, rest[0..name.len], name)) {
-                self.at += name.len + 2;
+                self.json.at += name.len + 2;
                 return expected;
             }
         }
-        return self.plan.find(0, try self.string()) orelse error.GivenUp;
+        return self.plan.find(0, try self.json.string()) orelse error.GivenUp;
     }
 
     fn readValue(self: *Reader, feature: usize) GivenUp!f64 {
-        const first = try self.next();
-        const start = self.at;
+        const first = try self.json.next();
+        const start = self.json.at;
         const value = switch (first) {
             'n' => try self.missing(),
             '"' => try self.category(feature),
             else => try self.number(feature),
         };
-        self.spans[feature] = .{ .start = @intCast(start), .length = @intCast(self.at - start) };
+        self.spans[feature] = .{ .start = @intCast(start), .length = @intCast(self.json.at - start) };
         return value;
     }
 
     fn missing(self: *Reader) GivenUp!f64 {
-        if (!std.mem.startsWith(u8, self.body[self.at..], "null")) return error.GivenUp;
-        self.at += 4;
+        try self.json.word("null");
         return std.math.nan(f64);
     }
 
     fn category(self: *Reader, feature: usize) GivenUp!f64 {
         if (self.plan.is_number[feature] != 0) return error.GivenUp;
-        const text = try self.string();
+        const text = try self.json.string();
         const code = self.plan.find(1 + feature, text) orelse return self.unknown(text);
         return @floatFromInt(code);
     }
@@ -237,67 +231,17 @@ const Reader = struct {
 
     fn number(self: *Reader, feature: usize) GivenUp!f64 {
         if (self.plan.is_number[feature] == 0) return error.GivenUp;
-        const text = try self.numberText();
+        const text = try self.json.numberText();
         if (std.mem.eql(u8, text, "-0")) return error.GivenUp; // an integer, which has no sign of zero
         const value = std.fmt.parseFloat(f64, text) catch return error.GivenUp;
         return if (std.math.isFinite(value)) value else error.GivenUp;
-    }
-
-    /// A number by JSON's grammar (RFC 8259, section 6).
-    fn numberText(self: *Reader) GivenUp![]const u8 {
-        const rest = self.body[self.at..];
-        var end: usize = @intFromBool(rest[0] == '-');
-        end = if (byteAt(rest, end) == '0') end + 1 else try digits(rest, end);
-        if (byteAt(rest, end) == '.') end = try digits(rest, end + 1);
-        if (byteAt(rest, end) | 0x20 == 'e') {
-            const sign = byteAt(rest, end + 1);
-            end = try digits(rest, end + 1 + @as(usize, @intFromBool(sign == '+' or sign == '-')));
-        }
-        if (end > longest_number) return error.GivenUp; // it is logged as it is written
-        self.at += end;
-        return rest[0..end];
-    }
-
-    /// A string of known texts, which have no quotation marks, escapes or control characters: it ends with the next mark. Of any
-    /// other one it may be a part, which then ends with a backslash.
-    fn string(self: *Reader) GivenUp![]const u8 {
-        try self.take('"');
-        const rest = self.body[self.at..];
-        const end = std.mem.indexOfScalar(u8, rest, '"') orelse return error.GivenUp;
-        self.at += end + 1;
-        return rest[0..end];
-    }
-
-    /// Whether a comma comes, and not the end of what is being read.
-    fn another(self: *Reader, end: u8) GivenUp!bool {
-        const found = try self.next();
-        self.at += 1;
-        if (found == ',') return true;
-        return if (found == end) false else error.GivenUp;
-    }
-
-    fn take(self: *Reader, wanted: u8) GivenUp!void {
-        if (try self.next() != wanted) return error.GivenUp;
-        self.at += 1;
-    }
-
-    fn next(self: *Reader) GivenUp!u8 {
-        self.skipSpace();
-        return if (self.at < self.body.len) self.body[self.at] else error.GivenUp;
-    }
-
-    fn skipSpace(self: *Reader) void {
-        while (self.at < self.body.len) : (self.at += 1) switch (self.body[self.at]) {
-            ' ', '\t', '\n', '\r' => {},
-            else => return,
-        };
     }
 
     fn writeRow(self: *Reader) GivenUp!void {
         try self.write("[");
         for (self.spans, 0..) |span, feature| {
             if (feature > 0) try self.write(",");
-            try self.write(if (span.length == 0) "null" else self.body[span.start..][0..span.length]);
+            try self.write(if (span.length == 0) "null" else self.json.text[span.start..][0..span.length]);
         }
         try self.write("]");
     }
@@ -308,15 +252,3 @@ const Reader = struct {
         self.written += text.len;
     }
 };
-
-/// The place after the digits that begin at `start`, one at least.
-fn digits(text: []const u8, start: usize) GivenUp!usize {
-    var end = start;
-    while (end < text.len and std.ascii.isDigit(text[end])) end += 1;
-    return if (end > start) end else error.GivenUp;
-}
-
-/// 0, which no number holds, after the end.
-fn byteAt(text: []const u8, at: usize) u8 {
-    return if (at < text.len) text[at] else 0;
-}

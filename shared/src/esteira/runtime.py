@@ -22,7 +22,8 @@ from esteira.release import EXPLANATION, MODEL, PROFILE, REFERENCE, TREES, Examp
 from esteira.release_files import read_manifest, verify, verify_files
 from esteira.schema import Row, Value, check_row
 from esteira.scoring import Array, Model, OnnxModel, Task
-from esteira.sqlite_query import SqliteQuery, Undecided
+from esteira.sqlite_json import JsonQuery
+from esteira.sqlite_query import Undecided, opener
 from esteira.trees import TreesModel
 
 if TYPE_CHECKING:
@@ -83,14 +84,15 @@ class ReleaseRuntime:
         references = {name: self._folder / file for name, file in self.release.reference.items()}
         return FeatureQuery(self.release.statement, self.release.columns, references)
 
-    def _make_single(self) -> SqliteQuery | None:
+    def _make_single(self) -> JsonQuery | None:
         """The SQLite form of features.sql, where the release has one."""
         form = self.release.form.statement
         if form is None:
             return None
         columns = [column for column in self.release.columns if column.known == "before"]
-        single = SqliteQuery.over(form, columns, self._folder / REFERENCE)
-        self._arrange = picker([single.names.index(feature.name) for feature in self.release.features])
+        wanted = [feature.name for feature in self.release.features]
+        single = JsonQuery(form, columns, opener(self._folder / REFERENCE), wanted)
+        self._arrange = picker([single.names.index(name) for name in wanted])
         return single
 
     def features(self, rows: Sequence[Row]) -> dict[str, list[Any]]:
@@ -109,6 +111,14 @@ class ReleaseRuntime:
         names, found = self.query.run_rows(rows)
         order = [names.index(feature.name) for feature in self.release.features]
         return [tuple(row[at] for at in order) for row in found]
+
+    def feature_json(self, rows: Sequence[Sequence[Value]]) -> bytes:
+        """`feature_rows` as JSON: `[[value, …], …]`."""
+        try:
+            found = self.single.run_json(rows) if self.single is not None else None
+        except Undecided:
+            found = None
+        return found or msgspec.json.encode(self.feature_rows(rows))
 
     def score_rows(self, rows: Sequence[Sequence[Any]]) -> Array:
         """Scores rows of features, in the order of the release's: the same bits as `score` of their columns."""

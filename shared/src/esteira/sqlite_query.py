@@ -44,8 +44,14 @@ def connect(database: str, *, uri: bool = False) -> sqlite3.Connection:
     return connection
 
 
+def opener(file: Path) -> Callable[[], sqlite3.Connection]:
+    """Opens a file of reference tables, which nobody changes."""
+    address = f"{file.absolute().as_uri()}?mode=ro&immutable=1"
+    return lambda: connect(address, uri=True)
+
+
 class SqliteQuery:
-    """A translated statement over a file of reference tables. Safe to share by threads."""
+    """A translated statement over reference tables. Safe to share by threads."""
 
     def __init__(self, form: str, columns: Sequence[Column], open_database: Callable[[], sqlite3.Connection]) -> None:
         """Prepares the statement.
@@ -69,14 +75,14 @@ class SqliteQuery:
             raise Undecided(f"SQLite {sqlite3.sqlite_version} does not take the statement: {error}") from error
         self.names = [name for name, *_ in described]
 
-    @classmethod
-    def over(cls, form: str, columns: Sequence[Column], file: Path) -> "SqliteQuery":
-        """Reads the tables of `file`, which nobody changes.
+    @staticmethod
+    def over(form: str, columns: Sequence[Column], file: Path) -> "SqliteQuery":
+        """Reads the tables of a file.
 
         Raises:
             Undecided: see above.
         """
-        return cls(form, columns, lambda: connect(f"{file.absolute().as_uri()}?mode=ro&immutable=1", uri=True))
+        return SqliteQuery(form, columns, opener(file))
 
     def run_rows(self, rows: Sequence[Sequence[Value]]) -> list[tuple[Any, ...]]:
         """Gives each row's values, in the order of `names`.

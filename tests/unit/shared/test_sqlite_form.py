@@ -1,4 +1,5 @@
 import itertools
+import json
 import math
 import sqlite3
 import subprocess
@@ -8,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import msgspec
 import pytest
 
 from esteira.exceptions import PipelineInvalid
 from esteira.features import FeatureQuery, create_references
 from esteira.pipeline import load_pipeline
 from esteira.runtime import ReleaseRuntime
-from esteira.schema import Column
+from esteira.schema import Column, check_row
 from esteira.sqlite_form import NotTranslatable, copy_references, translate
+from esteira.sqlite_json import JsonQuery
 from esteira.sqlite_query import SqliteQuery, Undecided, connect
 from esteira.statement import compile_statement
 from releases import build_release, raw_rows
@@ -72,10 +75,10 @@ TRANSLATED = [
 ]
 
 
-def over(sql: str) -> tuple[FeatureQuery, SqliteQuery]:
+def over(sql: str) -> tuple[FeatureQuery, JsonQuery]:
     statement = f"SELECT raw._row AS _row, {sql} AS feature FROM raw"
     form = translate(statement, COLUMNS)
-    return FeatureQuery(statement, COLUMNS, {}), SqliteQuery(form, COLUMNS, lambda: connect(":memory:"))
+    return FeatureQuery(statement, COLUMNS, {}), JsonQuery(form, COLUMNS, lambda: connect(":memory:"), ["feature"])
 
 
 def number(value: Any) -> Any:
@@ -83,6 +86,15 @@ def number(value: Any) -> Any:
     if isinstance(value, str):
         return value
     return None if value is None or value - value != 0 else float(value)
+
+
+def alone(query: JsonQuery, row: Any) -> Any:
+    """What native code gives."""
+    try:
+        found = query.run_json([row])
+    except Undecided:
+        return None
+    return None if found is None else json.loads(found)
 
 
 @pytest.mark.parametrize("sql", TRANSLATED)
@@ -97,7 +109,9 @@ def test_what_sqlite_answers_duckdb_answers_too(sql: str) -> None:
         try:
             ((_, found),) = single.run_rows([row])
         except Undecided:
+            assert alone(single, row) is None
             continue
+        assert alone(single, row) in (None, json.loads(msgspec.json.encode([[found]])))
         (names, ((*expected,),)) = whole.run_rows([row])
         assert number(found) == number(expected[names.index("feature")]), (sql, row)
         answered += 1
@@ -243,3 +257,18 @@ print(runtime.score_rows(runtime.feature_rows([(1, None, 5.0, "Paris")])), "duck
 """
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert told.split()[-1] == "False"
+
+
+def test_native_code_gives_what_python_gives_of_the_form(tmp_path: Path) -> None:
+    built = build_release(tmp_path)
+    runtime = ReleaseRuntime(built.folder, built.sha256)
+    assert runtime.single is not None
+    columns = [column for column in built.release.columns if column.known == "before"]
+    rows = [tuple(check_row(columns, row, "")[0].values()) for row in raw_rows(300, seed=3)]
+    found = runtime.single.run_json(rows)
+    assert found is not None
+    assert json.loads(found) == json.loads(msgspec.json.encode(runtime.feature_rows(rows)))
+    assert runtime.feature_json(rows) == found
+    escaped = [(*rows[0][:-1], 'a "town"')]
+    assert runtime.single.run_json(escaped) is None
+    assert json.loads(runtime.feature_json(escaped)) == json.loads(msgspec.json.encode(runtime.feature_rows(escaped)))

@@ -66,14 +66,13 @@ class BodyDecoder:
                 return None
             if found.rows is None:
                 return Body(features=[msgspec.structs.astuple(row) for row in found.features], explain=found.explain)
-            return Body([self._typed(msgspec.structs.astuple(row)) for row in found.rows], explain=found.explain)
+            rows = [*map(msgspec.structs.astuple, found.rows)]
+            return Body([*map(self._typed, rows)] if self._moments else rows, explain=found.explain)
         except (msgspec.MsgspecError, Refused, UnicodeDecodeError, RecursionError):
             return None
 
     def _typed(self, row: tuple[Any, ...]) -> tuple[Value, ...]:
         """Times and dates come as text."""
-        if not self._moments:
-            return row
         values = list(row)
         for position, column in self._moments:
             values[position] = check_value(column, values[position])

@@ -22,7 +22,6 @@ from predictor.records import find_entities
 from predictor.served import ServedRelease
 
 _FEATURES = re.compile(rb'\s*\{\s*"features"')
-_encode = msgspec.json.Encoder().encode
 _encode_lines = msgspec.json.Encoder().encode_lines
 
 
@@ -68,7 +67,7 @@ def _prepare(
     if read.rows is None or read.explain or served.single is None:  # what DuckDB makes is not always JSON's
         return None, b""
     entities = find_entities(served, read)
-    rows = native.reader.read_values(_encode(served.feature_rows(read.rows)), len(read.rows))
+    rows = native.reader.read_values(served.feature_json(read.rows), len(read.rows))
     if rows is None:
         return None, b""
     now = datetime.fromtimestamp(moment / 1e6, UTC)

@@ -25,7 +25,8 @@ from esteira.release import REFERENCE, FeatureForm, Release
 from esteira.schema import Column, Value, check_row
 from esteira.scoring import Encoder
 from esteira.sqlite_form import NotTranslatable, copy_references, form_sha256, translate
-from esteira.sqlite_query import SqliteQuery, Undecided, bounds, connect
+from esteira.sqlite_json import JsonQuery
+from esteira.sqlite_query import Undecided, bounds, connect, opener
 from esteira.statement import Statement
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,8 @@ def prove_form(folder: Path, release: Release, form: FeatureForm) -> FeatureForm
     if form.statement is None:
         return form
     try:
-        single = SqliteQuery.over(form.statement, release.columns, folder / REFERENCE)
+        wanted = [feature.name for feature in release.features]
+        single = JsonQuery(form.statement, release.columns, opener(folder / REFERENCE), wanted)
         count = _compare(folder, release, single)
     except (Undecided, _Different) as error:
         (folder / REFERENCE).unlink()
@@ -91,7 +93,7 @@ class _Different(Exception):
     """The two forms part."""
 
 
-def _compare(folder: Path, release: Release, single: SqliteQuery) -> int:
+def _compare(folder: Path, release: Release, single: JsonQuery) -> int:
     """The number of rows that SQLite answered, each as DuckDB did."""
     encoder = Encoder(release.features)
     query = FeatureQuery(release.statement, release.columns, {n: folder / f for n, f in release.reference.items()})
@@ -103,13 +105,15 @@ def _compare(folder: Path, release: Release, single: SqliteQuery) -> int:
                 found = _in_order(release, single.names, values)
                 if not _same(encoder, found, expected):
                     raise _Different(f"SQLite gives {found} and DuckDB {expected} for {row}")
+                if (told := single.run_json([row])) and not _same(encoder, msgspec.json.decode(told)[0], found):
+                    raise _Different(f"SQLite gives {told.decode()} in native code, and {found} in Python, for {row}")
             count += len(answered)
     finally:
         query.close()
     return count
 
 
-def _answered(single: SqliteQuery, rows: Rows) -> Iterator[tuple[tuple[Value, ...], tuple[Any, ...]]]:
+def _answered(single: JsonQuery, rows: Rows) -> Iterator[tuple[tuple[Value, ...], tuple[Any, ...]]]:
     """The rows that SQLite does not leave to DuckDB, with what it gives."""
     for row in rows:
         with suppress(Undecided):

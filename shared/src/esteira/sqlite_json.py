@@ -1,0 +1,63 @@
+"""The SQLite form of features.sql from JSON to JSON, in native code: see `esteira_kernel.sqlite`.
+
+Apart from `esteira.sqlite_query`, for only what serves has the kernel.
+"""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from esteira.schema import Column, Value
+from esteira.sqlite_query import SqliteQuery
+from esteira_kernel.sqlite import Query, open_known
+
+_encode = msgspec.json.Encoder().encode
+
+
+class JsonQuery(SqliteQuery):
+    """A translated statement that can give its values as JSON too. Safe to share by threads."""
+
+    def __init__(
+        self,
+        form: str,
+        columns: Sequence[Column],
+        open_database: Callable[[], sqlite3.Connection],
+        wanted: Sequence[str],
+    ) -> None:
+        """Prepares the statement.
+
+        Args:
+            form: as the other arguments, see `SqliteQuery`.
+            columns: see there.
+            open_database: see there.
+            wanted: names of values in the order in which `run_json` gives them.
+
+        Raises:
+            Undecided: SQLite does not take it.
+        """
+        super().__init__(form, columns, open_database)
+        self._positions = [self.names.index(name) for name in wanted]
+
+    def run_json(self, rows: Sequence[Sequence[Value]]) -> bytes | None:
+        """The wanted values of each row, `[[value, …], …]`, made without an object of each.
+
+        Args:
+            rows: see `run_rows`.
+
+        Returns:
+            None where `run_rows` is to be asked, which says what is wrong, if anything is.
+
+        Raises:
+            Undecided: a value lies beyond what was proved.
+        """
+        native = self._native()
+        return native.run(_encode([self._parameters(row) for row in rows]), len(rows)) if native else None
+
+    def _native(self) -> Query | None:
+        """This thread's statement, on a connection of its own; None where native code cannot run it."""
+        if not hasattr(self._local, "native"):
+            connection, handle = open_known(self._open)
+            self._local.native = Query(connection, handle, self._form, self._positions) if handle else None
+        native: Query | None = self._local.native
+        return native

@@ -50,6 +50,7 @@ class Predictor:
     def serve(self, built: BuiltRelease, generation: int = 1) -> None:
         shutil.copytree(built.folder, self.cache / built.sha256, dirs_exist_ok=True)
         self.servings.serve("shop", built.pointer(generation), self.cache / built.sha256)
+        self.servings._looked = True
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         self.asked.append(environ)

@@ -45,6 +45,7 @@ class Service:
             self.cache.mkdir(exist_ok=True)
             built.folder.rename(target)
         self.servings.serve("shop", built.pointer(generation), self.cache / built.sha256)
+        self.servings._looked = True
 
     def predict(self, body: Any, path: str = PREDICT) -> tuple[int, Any]:
         answer = self.client.post(path, json=body)

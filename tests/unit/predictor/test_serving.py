@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from esteira.exceptions import Unavailable
+from esteira.exceptions import Unavailable, UnknownPipeline
 from esteira.release import Challenger, Pointer, release_path
 from predictor.hints import VERIFY, Ear
 from predictor.serving import Servings
@@ -54,6 +54,16 @@ def trying(champion: BuiltRelease, challenger: BuiltRelease) -> Pointer:
     version = challenger.release.version
     named = Challenger(version=version, path=release_path("shop", version), sha256=challenger.sha256, share=0.5)
     return msgspec.structs.replace(champion.pointer(2), challenger=named)
+
+
+def test_before_the_pointers_were_read_no_pipeline_is_said_to_be_unknown(told: Told, first: BuiltRelease) -> None:
+    told.tell(looked=False, pointer=first.pointer(), champion=fetched(first))
+    assert told.served() == "v1"
+    with pytest.raises(Unavailable, match="not been read"):
+        told.servings.get("other")
+    told.tell(pointer=first.pointer(), champion=fetched(first))
+    with pytest.raises(UnknownPipeline):
+        told.servings.get("other")
 
 
 def test_it_is_ready_once_the_pointers_were_read_and_all_is_served(told: Told, first: BuiltRelease) -> None:

@@ -14,7 +14,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 PACKAGE: Final = Path("src/esteira_kernel")
 LIBRARY: Final = PACKAGE / "kernel.bin"
 COMPILER: Final = "ziglang"
-OPTIONS: Final = ("-dynamic", "-O", "ReleaseSafe", "-fstrip", "-mcpu", "baseline")
+OPTIONS: Final = ("-dynamic", "-O", "ReleaseSafe", "-mcpu", "baseline")
 """`baseline`: runs on every processor of the platform, whichever one it is compiled on."""
 
 

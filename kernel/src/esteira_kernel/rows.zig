@@ -172,7 +172,7 @@ const Reader = struct {
         @memset(row, std.math.nan(f64));
         @memset(self.spans, .{ .start = 0, .length = 0 });
         try self.json.take('{');
-        if (try self.json.next() == '}') {
+        if (self.json.next() == '}') {
             self.json.at += 1;
             return self.writeRow();
         }
@@ -189,7 +189,7 @@ const Reader = struct {
 
     /// Most clients send the features in their order.
     fn readName(self: *Reader, expected: usize) GivenUp!usize {
-        if (try self.json.next() == '"' and expected < self.spans.len) {
+        if (self.json.next() == '"' and expected < self.spans.len) {
             const name = self.plan.text(expected);
             const rest = self.json.text[self.json.at + 1 ..];
             if (rest.len > name.len and rest[name.len] == '"' and std.mem.eql(u8, rest[0..name.len], name)) {
@@ -201,7 +201,7 @@ const Reader = struct {
     }
 
     fn readValue(self: *Reader, feature: usize) GivenUp!f64 {
-        const first = try self.json.next();
+        const first = self.json.next();
         const start = self.json.at;
         const value = switch (first) {
             'n' => try self.missing(),
@@ -231,10 +231,9 @@ const Reader = struct {
 
     fn number(self: *Reader, feature: usize) GivenUp!f64 {
         if (self.plan.is_number[feature] == 0) return error.GivenUp;
-        const text = try self.json.numberText();
-        if (std.mem.eql(u8, text, "-0")) return error.GivenUp; // an integer, which has no sign of zero
-        const value = std.fmt.parseFloat(f64, text) catch return error.GivenUp;
-        return if (std.math.isFinite(value)) value else error.GivenUp;
+        const found = try self.json.number();
+        if (std.mem.eql(u8, found.text, "-0")) return error.GivenUp; // an integer, which has no sign of zero
+        return if (std.math.isFinite(found.value)) found.value else error.GivenUp;
     }
 
     fn writeRow(self: *Reader) GivenUp!void {

@@ -5,10 +5,12 @@ new connection to its automatic extensions, of which one here notes it.
 """
 
 import _sqlite3
+import atexit
 import ctypes
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Final
 
 from esteira_kernel.library import find_function
@@ -65,8 +67,12 @@ def _note(handle: int, _: Any, __: Any) -> int:
 _EXTENSION: Final = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(_note)
 
 
+@cache
 def _find_sqlite() -> tuple[Any, _Functions] | None:
-    """SQLite, and the functions that native code calls; None where Python's module has it within itself."""
+    """SQLite, and the functions that native code calls; None where Python's module has it within itself.
+
+    From the first call on, SQLite calls `_EXTENSION` for each connection of the process.
+    """
     try:
         library = ctypes.PyDLL(_sqlite3.__file__)  # by it, what it was linked with is found too
         found = {name: getattr(library, f"sqlite3_{name}") for name in _NAMES}
@@ -80,18 +86,17 @@ def _find_sqlite() -> tuple[Any, _Functions] | None:
             return None
     except (AttributeError, OSError):
         return None
+    atexit.register(library.sqlite3_cancel_auto_extension, _EXTENSION)
     return library, _Functions(**{name: ctypes.cast(function, ctypes.c_void_p) for name, function in found.items()})
 
 
-_SQLITE: Final = _find_sqlite()
-
-
-def open_known(open_connection: Callable[[], sqlite3.Connection]) -> tuple[sqlite3.Connection, int | None]:
+def open_with_handle(open_connection: Callable[[], sqlite3.Connection]) -> tuple[sqlite3.Connection, int | None]:
     """Opens a connection, and gives its handle with it; None where that is not known.
 
     Args:
         open_connection: opens this one alone.
     """
+    _find_sqlite()
     _opened.handle = None
     return open_connection(), _opened.handle
 
@@ -101,7 +106,7 @@ class Query:
 
     Args:
         connection: on which it runs; it is kept open.
-        handle: of the connection, see `open_known`.
+        handle: of the connection, see `open_with_handle`.
         statement: its parameters are numbered from 1 on.
         columns: the positions of those that are wanted, in their order.
 
@@ -111,9 +116,9 @@ class Query:
 
     def __init__(self, connection: sqlite3.Connection, handle: int, statement: str, columns: Sequence[int]) -> None:
         self._statement = ctypes.c_void_p()
-        if _SQLITE is None:
+        if (found := _find_sqlite()) is None:
             raise ValueError("SQLite is not to be found in Python's module")
-        self._library, self._functions = _SQLITE
+        self._library, self._functions = found
         text = statement.encode()
         if self._library.sqlite3_prepare_v2(handle, text, len(text), ctypes.byref(self._statement), None) != 0:
             raise ValueError("SQLite does not take the statement")
@@ -149,7 +154,7 @@ class Query:
             return ctypes.string_at(self._kept_address, written) if written else None
         text = ctypes.create_string_buffer(size)
         written = _run(self._address, rows, len(rows), ctypes.addressof(text), size)
-        return text.raw[:written] if written else None
+        return ctypes.string_at(text, written) if written else None
 
     def __del__(self) -> None:
         if self._statement:

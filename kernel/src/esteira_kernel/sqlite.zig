@@ -99,7 +99,7 @@ const Run = struct {
     }
 
     fn bind(self: *Run, parameter: c_int) GivenUp!c_int {
-        switch (try self.json.next()) {
+        switch (self.json.next()) {
             'n' => try self.json.word("null"),
             't' => {
                 try self.json.word("true");
@@ -115,10 +115,10 @@ const Run = struct {
                 return self.call.bind_text(self.statement, parameter, text.ptr, std.math.cast(c_int, text.len) orelse return error.GivenUp, null);
             },
             else => {
-                const text = try self.json.numberText();
-                if (std.mem.indexOfAny(u8, text, ".eE") == null)
-                    return self.call.bind_int64(self.statement, parameter, std.fmt.parseInt(i64, text, 10) catch return error.GivenUp);
-                return self.call.bind_double(self.statement, parameter, std.fmt.parseFloat(f64, text) catch return error.GivenUp);
+                const found = try self.json.number();
+                if (found.is_integer)
+                    return self.call.bind_int64(self.statement, parameter, std.fmt.parseInt(i64, found.text, 10) catch return error.GivenUp);
+                return self.call.bind_double(self.statement, parameter, found.value);
             },
         }
         return self.call.bind_null(self.statement, parameter);

@@ -112,13 +112,12 @@ class ReleaseRuntime:
         order = [names.index(feature.name) for feature in self.release.features]
         return [tuple(row[at] for at in order) for row in found]
 
-    def feature_json(self, rows: Sequence[Sequence[Value]]) -> bytes:
-        """`feature_rows` as JSON: `[[value, …], …]`."""
+    def feature_json(self, rows: Sequence[Sequence[Value]]) -> bytes | None:
+        """`feature_rows` as JSON, `[[value, …], …]`; None where only that can give them, or say what is wrong."""
         try:
-            found = self.single.run_json(rows) if self.single is not None else None
+            return self.single.run_json(rows) if self.single is not None else None
         except Undecided:
-            found = None
-        return found or msgspec.json.encode(self.feature_rows(rows))
+            return None
 
     def score_rows(self, rows: Sequence[Sequence[Any]]) -> Array:
         """Scores rows of features, in the order of the release's: the same bits as `score` of their columns."""

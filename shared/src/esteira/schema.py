@@ -252,10 +252,12 @@ def entity_key(values: Iterable[Value]) -> str:
     Integers in decimal, times as `YYYY-MM-DDTHH:MM:SS[.ffffff]Z`, dates in ISO form, booleans as `true` and `false`,
     strings as they are with `\\` and `|` escaped; joined by `|`.
     """
-    return "|".join(_key_part(value) for value in values)
+    return "|".join([_key_part(value) for value in values])
 
 
 def _key_part(value: Value) -> str:
+    if type(value) is int:
+        return str(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, datetime):

@@ -3,6 +3,7 @@
 Apart from `esteira.sqlite_query`, for only what serves has the kernel.
 """
 
+import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 
@@ -10,7 +11,9 @@ import msgspec
 
 from esteira.schema import Column, Value
 from esteira.sqlite_query import SqliteQuery
-from esteira_kernel.sqlite import Query, open_known
+from esteira_kernel.sqlite import Query, open_with_handle
+
+logger = logging.getLogger(__name__)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -57,7 +60,14 @@ class JsonQuery(SqliteQuery):
     def _native(self) -> Query | None:
         """This thread's statement, on a connection of its own; None where native code cannot run it."""
         if not hasattr(self._local, "native"):
-            connection, handle = open_known(self._open)
-            self._local.native = Query(connection, handle, self._form, self._positions) if handle else None
+            self._local.native = self._make_native()
         native: Query | None = self._local.native
         return native
+
+    def _make_native(self) -> Query | None:
+        connection, handle = open_with_handle(self._open)
+        try:
+            return Query(connection, handle, self._form, self._positions) if handle else None
+        except ValueError as error:
+            logger.warning("SQLite form not run in native code", extra={"reason": str(error)})
+            return None

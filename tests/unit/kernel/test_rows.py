@@ -2,6 +2,9 @@
 
 import json
 import math
+import random
+import struct
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -133,6 +136,42 @@ def test_numbers_have_the_bits_that_python_gives_them() -> None:
         found = READER.read(b'{"features": [%b]}' % ",".join(f'{{"x": {text}}}' for text in chosen).encode(), 1000)
         assert found is not None
         assert np.array_equal(found.matrix[:, 0].copy().view(np.int64), np.array([*map(float, chosen)]).view(np.int64))
+
+
+def hard_numbers(count: int) -> Iterator[str]:
+    """Of all lengths and sizes, and between two doubles."""
+    draw = random.Random(5)  # noqa: S311  no secret
+    while count:
+        count -= 1
+        odd = (draw.getrandbits(53) | 1 << 52) * 2 + 1
+        yield draw.choice(
+            [
+                lambda: repr(draw.gauss(0, 1)),
+                lambda: repr(abs(struct.unpack("d", struct.pack("Q", draw.getrandbits(62)))[0])),
+                lambda: (
+                    f"{draw.randrange(10 ** draw.randrange(1, 19))}.{draw.randrange(10**9):0{draw.randrange(1, 12)}d}"
+                ),
+                lambda: f"-{draw.randrange(1, 10 ** draw.randrange(1, 20))}e{draw.randrange(-30, 30)}",
+                lambda: f"0.{'0' * draw.randrange(12)}{draw.randrange(10 ** draw.randrange(1, 21))}",
+                lambda: str(odd << draw.randrange(10)),
+                lambda: f"{odd * 125 // 1000}.{odd * 125 % 1000:03}",
+                lambda: f"{odd}e{draw.randrange(24)}",
+            ]
+        )()
+
+
+def test_numbers_between_two_doubles_are_those_that_python_takes() -> None:
+    texts = list(hard_numbers(200_000))
+    for start in range(0, len(texts), 1000):
+        part = texts[start : start + 1000]
+        rows = ",".join(f'{{"x":{text}}}' for text in part)
+        found = READER.read(f'{{"features":[{rows}]}}'.encode(), 1000)
+        assert found is not None
+        expected = [float(text) for text in part]
+        wrong = [
+            text for text, one, other in zip(part, found.matrix[:, 0].tolist(), expected, strict=True) if one != other
+        ]
+        assert not wrong
 
 
 def test_more_rows_than_are_asked_for_are_not_read() -> None:

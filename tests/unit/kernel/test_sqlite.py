@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from esteira_kernel import sqlite
-from esteira_kernel.sqlite import SMALL_ROWS, Query, open_known
+from esteira_kernel.sqlite import SMALL_ROWS, Query, open_with_handle
 from unit.kernel.threads import run_at_once
 
 ECHO = "SELECT ?1 AS a, ?2 AS b, ?3 AS c"
@@ -26,7 +26,7 @@ def connect() -> sqlite3.Connection:
 
 
 def make(statement: str, columns: list[int], open_connection: Callable[[], sqlite3.Connection] = connect) -> Query:
-    connection, handle = open_known(open_connection)
+    connection, handle = open_with_handle(open_connection)
     assert handle is not None
     return Query(connection, handle, statement, columns)
 
@@ -172,4 +172,4 @@ def test_connections_and_statements_are_given_back() -> None:
 
 def test_without_its_functions_nothing_is_known_of_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(sqlite._sqlite3, "__file__")  # as where it is built into the interpreter
-    assert sqlite._find_sqlite() is None
+    assert sqlite._find_sqlite.__wrapped__() is None

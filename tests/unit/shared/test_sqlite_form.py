@@ -271,4 +271,4 @@ def test_native_code_gives_what_python_gives_of_the_form(tmp_path: Path) -> None
     assert runtime.feature_json(rows) == found
     escaped = [(*rows[0][:-1], 'a "town"')]
     assert runtime.single.run_json(escaped) is None
-    assert json.loads(runtime.feature_json(escaped)) == json.loads(msgspec.json.encode(runtime.feature_rows(escaped)))
+    assert runtime.feature_json(escaped) is None

@@ -56,7 +56,7 @@ class BodyDecoder:
 
     def decode(self, body: bytes) -> Body | None:
         """The body's values; None where it is to be read by the rules."""
-        if self._decoder is None or (b"\\u" in body and any(text in body for text in _BAD_TEXT)):
+        if self._decoder is None or (b"\\" in body and any(text in body for text in _BAD_TEXT)):
             return None
         try:
             found = self._decoder.decode(body)

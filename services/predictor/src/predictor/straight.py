@@ -1,7 +1,8 @@
 """Ordinary requests, answered in native code up to the answer's JSON and what is logged of it.
 
 It answers what `inference.predict` answers, and logs the same, but makes no object of a feature, an answer or a record:
-see `esteira_kernel.answers`. It takes only what the rules take beyond doubt, and leaves all else to them.
+see `esteira_kernel.answers`. It takes only what the rules take beyond doubt, and leaves all else to them: also raw
+rows whose features DuckDB alone can make, for these are not always JSON's.
 """
 
 import re
@@ -63,11 +64,14 @@ def _prepare(
     served: ServedRelease, native: Native, log: PredictionLog, question: JsonQuestion, moment: int
 ) -> tuple[Rows | None, bytes]:
     """The features of raw rows, and a `Context` of each as JSON, a line each."""
+    if served.single is None:
+        return None, b""
     read = question.read(served)
-    if read.rows is None or read.explain or served.single is None:  # what DuckDB makes is not always JSON's
+    if read.rows is None or read.explain:
         return None, b""
     entities = find_entities(served, read)
-    rows = native.reader.read_values(served.feature_json(read.rows), len(read.rows))
+    values = served.feature_json(read.rows)
+    rows = native.reader.read_values(values, len(read.rows)) if values else None
     if rows is None:
         return None, b""
     now = datetime.fromtimestamp(moment / 1e6, UTC)

@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import URLError
@@ -111,4 +112,28 @@ def test_a_worker_that_is_killed_is_replaced_and_what_it_answered_is_logged(
         for worker in server.workers():
             worker.kill()
         wait_until(lambda: server.is_ready(2))
+        assert read_log(subscriber, subscription, len(server.answered)) == server.answered
+
+
+def test_workers_that_are_replaced_leave_connections_to_those_that_come(
+    server: Server, bucket_name: str, pubsub_project: str, tmp_path: Path
+) -> None:
+    topic, subscription = (
+        f"projects/{pubsub_project}/{kind}" for kind in ("topics/predictions-served", "subscriptions/log")
+    )
+    with PublisherClient() as publisher, SubscriberClient() as subscriber:
+        publisher.create_topic(name=topic)
+        subscriber.create_subscription(name=subscription, topic=topic)
+        built = build_release(tmp_path / "release")
+        bucket = Bucket(bucket_name, pubsub_project)
+        built.upload(bucket)
+        built.promote(bucket)
+        wait_until(server.is_ready)
+        before = server.workers()
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: not any(worker.is_running() for worker in before))
+        wait_until(lambda: server.is_ready(2))
+        for _ in range(20):
+            server.predict()
+        server.stop()
         assert read_log(subscriber, subscription, len(server.answered)) == server.answered

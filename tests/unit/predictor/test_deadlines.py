@@ -48,6 +48,13 @@ class GranianProtocol:
         """The answer of the thread, which comes too late."""
 
 
+class Connection:
+    """Gunicorn's, whose reading side can be shut; its body comes all the same."""
+
+    def shutdown(self, _: int) -> None:
+        """Does nothing."""
+
+
 def environ(stream: Any, **more: Any) -> dict[str, Any]:
     return {"PATH_INFO": "/here", "HTTP_X_REQUEST_ID": "r-1", "wsgi.input": stream, **more}
 
@@ -130,14 +137,42 @@ def test_granian_answers_with_a_byte_too_few_and_so_ends_the_connection() -> Non
     assert int(headers["Content-Length"]) == len(answer) + 1
 
 
-def test_a_server_that_is_neither_is_told_when_the_body_comes_at_last(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_connection_that_is_not_found_is_looked_for_again_and_its_body_read_when_it_comes_at_last(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     deadlines, body = Deadlines(FAR), Body(b"all of it")
     found = in_thread(lambda: read(deadlines, environ(body), age=FAR))
     assert body.asked.wait(10)
     deadlines.look()
+    deadlines.look()
     body.comes.set()
-    assert isinstance(result(found), RequestTimeout)
-    assert "its connection not found" in caplog.text
+    assert (result(found), deadlines.missed, deadlines._reading) == (b"all of it", 0, {})
+    assert caplog.text.count("LookupError: its connection was not found") == 2
+
+
+def test_a_connection_that_cannot_be_ended_keeps_no_other_from_its_end_and_is_ended_later() -> None:
+    deadlines, body = Deadlines(FAR), Body()
+    client, server = socket.socketpair()
+
+    class Stubborn(Connection):
+        ends = False
+
+        def shutdown(self, _: int) -> None:
+            if not self.ends:
+                raise RuntimeError("not now")
+            body.comes.set()
+
+    stubborn = Stubborn()
+    with server, server.makefile("rb") as stream, client:
+        first = in_thread(lambda: read(deadlines, environ(body, **{"gunicorn.socket": stubborn}), age=FAR))
+        assert body.asked.wait(10)
+        second = in_thread(lambda: read(deadlines, environ(stream, **{"gunicorn.socket": server}), age=FAR))
+        look_until(deadlines, lambda: deadlines.missed == 1)
+        assert isinstance(result(second), RequestTimeout)
+        stubborn.ends = True
+        deadlines.look()
+        assert isinstance(result(first), RequestTimeout)
+    assert (deadlines.missed, deadlines._reading) == (2, {})
 
 
 def test_all_reads_of_a_body_share_one_deadline() -> None:
@@ -149,7 +184,7 @@ def test_all_reads_of_a_body_share_one_deadline() -> None:
             deadlines.look()
             return super().read(min(size or 0, 1))
 
-    asked = environ(Dripping(bytes(1000)), CONTENT_LENGTH="1000")
+    asked = environ(Dripping(bytes(1000)), CONTENT_LENGTH="1000", **{"gunicorn.socket": Connection()})
     deadlines.guard(asked)
     with pytest.raises(RequestTimeout):
         get_input_stream(asked).read()
@@ -173,7 +208,7 @@ def test_of_many_that_come_late_or_not_each_is_refused_or_read_once() -> None:
         refused = 0
         for _ in range(50):
             try:
-                assert read(deadlines, environ(Quick())) == b"read"
+                assert read(deadlines, environ(Quick(), **{"gunicorn.socket": Connection()})) == b"read"
             except RequestTimeout:
                 refused += 1
         return refused

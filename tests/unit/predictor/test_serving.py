@@ -9,6 +9,7 @@ import pytest
 
 from esteira.exceptions import Unavailable, UnknownPipeline
 from esteira.release import Challenger, Pointer, release_path
+from predictor.dialects.answering import default_serving
 from predictor.hints import VERIFY, Ear
 from predictor.serving import Servings
 from predictor.state import Board, Fetched, Notice, Refusal, StateFolder
@@ -64,6 +65,15 @@ def test_before_the_pointers_were_read_no_pipeline_is_said_to_be_unknown(told: T
     told.tell(pointer=first.pointer(), champion=fetched(first))
     with pytest.raises(UnknownPipeline):
         told.servings.get("other")
+
+
+def test_before_the_pointers_were_read_nobody_knows_that_there_is_no_default(told: Told) -> None:
+    with pytest.raises(Unavailable, match="not been read"):
+        default_serving(told.servings, None)
+    told.state.write_board(Board(looked=True))
+    told.servings.apply()
+    with pytest.raises(UnknownPipeline, match="promoted yet"):
+        default_serving(told.servings, None)
 
 
 def test_it_is_ready_once_the_pointers_were_read_and_all_is_served(told: Told, first: BuiltRelease) -> None:

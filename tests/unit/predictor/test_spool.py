@@ -1,4 +1,7 @@
+import os
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path, PosixPath
 from typing import Any
 
@@ -6,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from predictor.spool import Header, SpoolWriter
+from predictor.spool import Header, SpoolWriter, _write
 from predictor.spool_reader import SpoolReader
 
 
@@ -38,6 +41,24 @@ def test_what_is_taken_stays_under_way_until_it_is_settled(tmp_path: Path) -> No
     third = SpoolReader(writer.folder).take(500, 1000)
     assert third is not None
     assert (third.rows, again.waiting() > 0) == (1, True)
+
+
+def test_a_write_that_a_signal_interrupts_is_tried_again() -> None:
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writes, bytes(4096))
+    os.set_blocking(writes, True)
+    heard: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda *_: heard.append(len(os.read(reads, 4096))))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        assert (_write(writes, b"record"), heard) == (6, [4096])
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        os.close(reads)
+        os.close(writes)
 
 
 class Watched(PosixPath):

@@ -56,7 +56,7 @@ class Deadlines:
         self._numbers = itertools.count()
         self._reading: dict[int, tuple[float, int, Environ]] = {}
         """Since when each body is read, by which thread, of which request. Whoever takes an entry out decides: the
-        thread that the body came in time, `look` that it did not."""
+        thread that the body came in time, `look` that it did not; it puts back what it cannot end."""
         self._ending = threading.Lock()
         """Held until a late request's connection is found: its thread cannot go on to the next request meanwhile."""
         self.missed = 0
@@ -85,39 +85,49 @@ class Deadlines:
         finally:
             if self._reading.pop(number, None) is None:
                 with self._ending:
-                    raise self._lateness()
+                    if self._reading.pop(number, None) is None:  # not put back
+                        raise self._lateness()
 
     def guard(self, environ: Environ) -> None:
         """Lets whoever reads a request's `wsgi.input` read under its deadline."""
         environ["wsgi.input"] = _Body(self, environ)
 
     def look(self) -> None:
-        """Ends the connections of clients that are late."""
+        """Ends the connections of clients that are late; what it cannot end the next look tries again."""
         late = monotonic() - self._seconds
-        for number, (since, thread, environ) in self._reading.copy().items():
+        for number, (since, _, environ) in self._reading.copy().items():
             if since <= late:
-                with self._ending:
-                    if self._reading.pop(number, None) is not None:
-                        self._end(thread, environ)
+                try:
+                    self._take_out(number)
+                except Exception:
+                    logger.exception("late body not ended", extra={"path": environ["PATH_INFO"]})
 
     def _watch(self) -> None:
         while True:
             sleep(min(LOOK_SECONDS, self._seconds / 10))
-            try:
-                self.look()
-            except Exception:
-                logger.exception("late bodies not ended")
+            self.look()
 
-    def _end(self, thread: int, environ: Environ) -> None:
+    def _take_out(self, number: int) -> None:
+        with self._ending:
+            if (entry := self._reading.pop(number, None)) is None:
+                return
+            _, thread, environ = entry
+            try:
+                self._end(thread, environ)
+            except BaseException:
+                self._reading[number] = entry
+                raise
         self.missed += 1
         logger.warning("body too late", extra={"path": environ["PATH_INFO"], "length": environ.get("CONTENT_LENGTH")})
+
+    def _end(self, thread: int, environ: Environ) -> None:
         if (connection := environ.get("gunicorn.socket")) is not None:
             with suppress(OSError):  # the client has gone
                 connection.shutdown(socket.SHUT_RD)
         elif (protocol := _find_protocol(thread)) is not None:
             _answer_and_end(protocol, self._lateness(), environ)
         else:
-            logger.error("body too late, and its connection not found")
+            raise LookupError("its connection was not found")
 
     def _lateness(self) -> RequestTimeout:
         told = f"the body did not come whole within {self._seconds:g} s; send it again"

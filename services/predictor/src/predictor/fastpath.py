@@ -107,7 +107,7 @@ class FastPath:
                 return body, serving.pointer.version
             answer = self._predict(serving, data, environ.get("HTTP_TRACEPARENT"))
             return self._encode(answer), answer.model_version
-        except RequestTimeout:
+        except RequestTimeout:  # its body is gone: the app could not read it again
             raise
         except Exception:  # nothing was answered and nothing logged: the app meets the same, and says it well
             environ["wsgi.input"] = io.BytesIO(data)

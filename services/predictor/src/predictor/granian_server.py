@@ -90,8 +90,7 @@ def create() -> "Flask":
 def _wait_at_gate(gate: str, parent: int, app: "Flask") -> None:
     """Ends with the first process: takes no more connections when that says so, sends those away that ask on one that
     it has, and takes nothing more when that process is gone."""
-    while not (listening := [name for name in _open_files() if _is_listening(name)]):
-        time.sleep(POLL_SECONDS)  # later, under load, to look for them would take longer than the drain
+    listening = _await_listening()  # later, under load, to look for it would take longer than the drain
     with open(gate, "rb") as file:  # noqa: PTH123
         fcntl.flock(file, fcntl.LOCK_SH)
     _stop_listening(listening)
@@ -100,6 +99,17 @@ def _wait_at_gate(gate: str, parent: int, app: "Flask") -> None:
     time.sleep(DRAIN_SECONDS)  # a process that is killed loses its locks before it loses its children
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _await_listening() -> list[int]:
+    while not _listening():
+        time.sleep(POLL_SECONDS)
+    time.sleep(POLL_SECONDS)  # the server may be about to duplicate what was found
+    return _listening()
+
+
+def _listening() -> list[int]:
+    return [name for name in _open_files() if _is_listening(name)]
 
 
 def _send_away(app: "WSGIApplication") -> "WSGIApplication":

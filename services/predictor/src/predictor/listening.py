@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 from contextlib import suppress
+from pathlib import Path
 
 ACCEPT_SECONDS = 0.1
 """For the connections that are begun."""
@@ -29,3 +30,19 @@ def begin_no_more(listener: int) -> None:
     option = struct.pack("HP", len(_PASS_OVER_SYN), ctypes.addressof(program))
     with socket.socket(fileno=os.dup(listener)) as copy, suppress(OSError):
         copy.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, option)
+
+
+def holds(process: int, listener: int) -> bool:
+    """Whether a process has this socket open, too; one whose files cannot be seen is taken to."""
+    wanted = f"socket:[{os.fstat(listener).st_ino}]"
+    try:
+        files = list(Path(f"/proc/{process}/fd").iterdir())
+        return any(_target(file) == wanted for file in files)
+    except OSError:
+        return True
+
+
+def _target(file: Path) -> str | None:
+    with suppress(FileNotFoundError):  # closed meanwhile
+        return str(file.readlink())
+    return None

@@ -23,7 +23,6 @@ from predictor.state import Fetched, Notice, Refusal, StateFolder
 
 logger = logging.getLogger(__name__)
 
-UNREAD = "the pointers in the bucket have not been read yet"
 POLL_SECONDS = 0.05
 AGAIN_SECONDS = 2.0
 """After which a release is tried again that failed by no fault of its own."""
@@ -82,7 +81,7 @@ class Servings:
 
         Raises:
             UnknownPipeline: no release of such a pipeline was promoted.
-            Unavailable: one was, and it cannot serve.
+            Unavailable: one was, and it cannot serve; or nobody knows yet.
         """
         serving = self._servings.get(pipeline)
         if serving is not None:
@@ -90,8 +89,7 @@ class Servings:
         refusal = self._refusals.get(pipeline)
         if refusal is not None:
             raise Unavailable(f"release {refusal.version}: {refusal.reason}")
-        if not self._looked:
-            raise Unavailable(UNREAD)
+        self.require_looked()
         known = ", ".join(sorted(self._servings)) or "none yet"
         raise UnknownPipeline(f"no release of a pipeline {pipeline!r} was promoted; served here: {known}")
 
@@ -112,13 +110,17 @@ class Servings:
         """Why the pointer's challenger does not serve, if it does not."""
         return self._refused_challengers.get(pipeline)
 
+    def require_looked(self) -> None:
+        """Raises `Unavailable` until the pointers were read once: until then nobody knows what was not promoted."""
+        if not self._looked:
+            raise Unavailable("the pointers in the bucket have not been read yet")
+
     def require_ready(self) -> None:
         """Raises `Unavailable` until the pointers were read once and each pipeline they name is served.
 
         Probes tell the message to everybody, so it names no pipeline and no reason.
         """
-        if not self._looked:
-            raise Unavailable(UNREAD)
+        self.require_looked()
         if self.refusals().keys() - self._servings.keys():
             raise Unavailable("a release was refused, and none serves its pipeline; GET /pipelines says which and why")
 

@@ -10,6 +10,7 @@ Written is in the page cache of the machine: it outlives the process, not the ma
 """
 
 import ctypes
+import errno
 import fcntl
 import os
 import re
@@ -172,9 +173,11 @@ def _write(file: int, data: bytes) -> int:
     if len(data) > _SHORT_BYTES:
         return os.write(file, data)
     written: int = _write_short(file, data, len(data))
-    if written < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return written
+    if written >= 0:
+        return written
+    if ctypes.get_errno() == errno.EINTR:
+        return os.write(file, data)  # a signal came first; this one tries again (PEP 475)
+    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _take_lock(path: Path) -> Lock | None:

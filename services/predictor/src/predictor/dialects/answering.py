@@ -40,13 +40,14 @@ def default_serving(servings: Servings, name: str | None) -> Serving:
 
     Raises:
         UnknownPipeline: there are several, or none; says what to set.
-        Unavailable: there is one, and it cannot serve.
+        Unavailable: there is one, and it cannot serve; or nobody knows yet.
     """
     if name is not None:
         return servings.get(name)
     known = sorted({serving.pointer.pipeline for serving in servings.all()} | servings.refusals().keys())
     if len(known) == 1:
         return servings.get(known[0])
+    servings.require_looked()
     if not known:
         raise UnknownPipeline("no release of any pipeline was promoted yet")
     raise UnknownPipeline(f"several pipelines are served: set DEFAULT_PIPELINE to one of {', '.join(known)}")

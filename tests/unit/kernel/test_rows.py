@@ -140,24 +140,22 @@ def test_numbers_have_the_bits_that_python_gives_them() -> None:
 
 def hard_numbers(count: int) -> Iterator[str]:
     """Of all lengths and sizes, and between two doubles."""
-    draw = random.Random(5)  # noqa: S311  no secret
-    while count:
-        count -= 1
+    draw = random.Random(5)
+    for _ in range(count):
         odd = (draw.getrandbits(53) | 1 << 52) * 2 + 1
+        digits, fraction = draw.randrange(10 ** draw.randrange(1, 21)), draw.randrange(10**9)
         yield draw.choice(
             [
-                lambda: repr(draw.gauss(0, 1)),
-                lambda: repr(abs(struct.unpack("d", struct.pack("Q", draw.getrandbits(62)))[0])),
-                lambda: (
-                    f"{draw.randrange(10 ** draw.randrange(1, 19))}.{draw.randrange(10**9):0{draw.randrange(1, 12)}d}"
-                ),
-                lambda: f"-{draw.randrange(1, 10 ** draw.randrange(1, 20))}e{draw.randrange(-30, 30)}",
-                lambda: f"0.{'0' * draw.randrange(12)}{draw.randrange(10 ** draw.randrange(1, 21))}",
-                lambda: str(odd << draw.randrange(10)),
-                lambda: f"{odd * 125 // 1000}.{odd * 125 % 1000:03}",
-                lambda: f"{odd}e{draw.randrange(24)}",
+                repr(draw.gauss(0, 1)),
+                repr(struct.unpack("d", struct.pack("Q", draw.getrandbits(62)))[0]),
+                f"{digits}.{fraction:0{draw.randrange(1, 12)}}",
+                f"-{digits}e{draw.randrange(-30, 30)}",
+                f"0.{'0' * draw.randrange(12)}{digits}",
+                str(odd << draw.randrange(10)),
+                f"{odd * 125 // 1000}.{odd * 125 % 1000:03}",
+                f"{odd}e{draw.randrange(24)}",
             ]
-        )()
+        )
 
 
 def test_numbers_between_two_doubles_are_those_that_python_takes() -> None:

@@ -41,6 +41,9 @@ class JsonQuery(SqliteQuery):
         """
         super().__init__(form, columns, open_database)
         self._positions = [self.names.index(name) for name in wanted]
+        self._idle: list[Query] = []
+        """The last used is used next: it is the one that the processor's caches hold."""
+        self._is_runnable = True
 
     def run_json(self, rows: Sequence[Sequence[Value]]) -> bytes | None:
         """The wanted values of each row, `[[value, …], …]`, made without an object of each.
@@ -54,20 +57,26 @@ class JsonQuery(SqliteQuery):
         Raises:
             Undecided: a value lies beyond what was proved.
         """
-        native = self._native()
-        return native.run(_encode([self._parameters(row) for row in rows]), len(rows)) if native else None
+        parameters = _encode([self._parameters(row) for row in rows])
+        try:
+            query = self._idle.pop()
+        except IndexError:
+            if (made := self._make_query()) is None:
+                return None
+            query = made
+        found = query.run(parameters, len(rows))
+        self._idle.append(query)
+        return found
 
-    def _native(self) -> Query | None:
-        """This thread's statement, on a connection of its own; None where native code cannot run it."""
-        if not hasattr(self._local, "native"):
-            self._local.native = self._make_native()
-        native: Query | None = self._local.native
-        return native
-
-    def _make_native(self) -> Query | None:
+    def _make_query(self) -> Query | None:
+        """On a connection of its own; None where native code cannot run it."""
+        if not self._is_runnable:
+            return None
         connection, handle = open_with_handle(self._open)
         try:
-            return Query(connection, handle, self._form, self._positions) if handle else None
+            if handle is not None:
+                return Query(connection, handle, self._form, self._positions)
         except ValueError as error:
             logger.warning("SQLite form not run in native code", extra={"reason": str(error)})
-            return None
+        self._is_runnable = False
+        return None

@@ -54,6 +54,20 @@ def test_requests_are_published_together_in_their_order(
     assert (spools.published, spools.waiting(), spools.lost) == (sum(sizes), 0, 0)
 
 
+def test_what_is_too_much_for_one_call_is_told_so_that_the_next_follows_at_once(
+    log: PredictionLog, spools: SpoolPublisher, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "ROUNDS", 2)
+    for first in range(3):
+        log.add("shop", "v1", logged(1, first, width=100_000))
+    told = []
+    while not spools.publish():
+        told.append((spools.is_behind, len(mailbox.messages)))
+    assert told == [(True, 2)]
+    assert not spools.is_behind
+    assert mailbox.scores() == [0, 1, 2]
+
+
 def test_wide_rows_make_smaller_messages(log: PredictionLog, spools: SpoolPublisher, mailbox: Mailbox) -> None:
     for first in range(40):
         log.add("shop", "v1", logged(1, first, width=20_000))

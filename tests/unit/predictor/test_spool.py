@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from predictor import spool
 from predictor.spool import Header, SpoolWriter, _write
 from predictor.spool_reader import SpoolReader
 
@@ -144,3 +145,30 @@ def test_every_record_is_read_once_however_it_is_cut(
         assert reader.count() == sum(sizes) - reader.settled
     assert found == [(f"v{number}", b"x" * number) for number in range(len(sizes))]
     assert reader.waiting() == 0
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_where_much_waits_who_writes_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_taken: bool) -> None:
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if is_taken:
+            reader.settle(taken.rows) if (taken := reader.take(1000, 1000)) else None
+
+    monkeypatch.setattr(spool.time, "sleep", sleep)
+    monkeypatch.setattr(spool, "GIVE_WAY_SECONDS", 0.01)
+    monkeypatch.setattr(spool, "_MARGIN_BYTES", 1 << 20)
+    writer, header = SpoolWriter(tmp_path, limit=4000, segment_bytes=1000), Header("shop", "v1", 1)
+    writer.append(header, b"x" * 100)
+    assert writer.folder is not None
+    reader = SpoolReader(writer.folder)
+    while not slept:
+        before = spool.measure_spool(writer.folder)
+        assert before < 5000
+        writer.append(header, b"x" * 100)
+    assert before > 3000
+    for _ in range(50):
+        writer.append(header, b"x" * 100)
+    assert (spool.measure_spool(writer.folder) < 6000) == is_taken
+    assert reader.count() + reader.settled > 70

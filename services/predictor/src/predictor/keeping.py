@@ -110,7 +110,7 @@ class Publishing(threading.Thread):
 
     def _publish_all(self) -> None:
         begun = flushed = time.monotonic()
-        while not self._ending.wait(min(TICK_SECONDS, self._flush_seconds)):
+        while not self._ending.wait(0 if self._spools.is_behind else min(TICK_SECONDS, self._flush_seconds)):
             if not self._first.is_set() and time.monotonic() - begun < BEGIN_SECONDS:
                 continue
             if self._is_due(time.monotonic() - flushed):

@@ -25,10 +25,16 @@ from predictor.shadow import Shadows
 from predictor.state import StateFolder
 from predictor.supervisor import STATE_DIR
 
+NICE = 5
+"""Of workers, so that the keeper comes first: it publishes what they answer."""
+PATIENCE_SECONDS = 2.0
+"""Before a worker listens without a release: a client that another worker has answered already may come to this one."""
+
 
 def create() -> Flask:
     """Makes the app of one worker process, and starts its threads: one follows what the keeper fetches, one scores
     shadows, one ends the connections of slow clients."""
+    os.nice(NICE)
     settings = read_settings(PredictorSettings, os.environ)
     configure_logging("predictor", settings.log_level, settings.google_cloud_project)
     state = _state_folder()
@@ -37,7 +43,7 @@ def create() -> Flask:
     log = PredictionLog(publisher, settings.spool, sampler, settings.spool_bytes, StateFolder(state))
     shadows = Shadows(log)
     servings = Servings(state, shadows)
-    servings.start()
+    servings.start(PATIENCE_SECONDS)
     shadows.start()
     Finalize(None, shadows.close, exitpriority=0)  # at the end of a process, whoever forked it
     budget = Budget(settings.max_pending_bytes, int(os.environ.get("THREADS") or THREADS))

@@ -51,6 +51,8 @@ class SpoolPublisher:
         self._threads = ThreadPoolExecutor(AT_ONCE, "publishing")
         self.published = 0
         self.lost = 0
+        self.is_behind = False
+        """Whether the last call of `publish` left some, for there was too much for one call."""
 
     def publish(self) -> bool:
         """Publishes what lies there, the oldest of each worker first, and takes away what is of no more use.
@@ -67,11 +69,12 @@ class SpoolPublisher:
             self._lock = lock_root(self._root)
         if self._lock is None:
             return False
-        self._failed = set()
+        self._failed, self.is_behind = set(), False
         self._look()
         ended = self._lock_ended()  # before they are drained
         try:
             done = self._drain()
+            self.is_behind = not done
             for folder in set(ended) - self._failed if done else ():
                 with self._apart(folder):
                     remove_spool(folder)

@@ -24,6 +24,7 @@ from predictor.state import Fetched, Notice, Refusal, StateFolder
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05
+START_POLL_SECONDS = 0.005
 AGAIN_SECONDS = 2.0
 """After which a release is tried again that failed by no fault of its own."""
 FETCH_SECONDS = 30.0
@@ -71,9 +72,18 @@ class Servings:
         self._looked = False
         self._applying = threading.Lock()
 
-    def start(self) -> None:
-        """Brings in what the keeper has already; then follows it, in a thread of its own."""
+    def start(self, patience: float = 0.0) -> None:
+        """Brings in what the keeper has; then follows it, in a thread of its own.
+
+        Args:
+            patience: so many seconds the pointers may take to be read for the first time, before this returns.
+        """
+        until = time.monotonic() + patience
         self.apply()
+        while not self._looked and time.monotonic() < until:
+            time.sleep(START_POLL_SECONDS)
+            if self._state.stamp() != self._stamp:
+                self.apply()
         threading.Thread(target=self._follow, name="releases", daemon=True).start()
 
     def get(self, pipeline: str) -> Serving:

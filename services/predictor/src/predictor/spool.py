@@ -30,6 +30,8 @@ _KEEPER = ".keeper"
 _GONE = ".gone"
 _MARGIN_BYTES = 4 * SEGMENT_BYTES
 _ROOM_SECONDS = 1.0
+GIVE_WAY_SECONDS = 0.1
+_LOOK_SECONDS = 0.005
 _SHORT_BYTES = 16 << 10
 _write_short = ctypes.PyDLL(None, use_errno=True).write
 _write_short.argtypes, _write_short.restype = [ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t], ctypes.c_ssize_t
@@ -59,13 +61,14 @@ class SpoolWriter:
 
     Args:
         root: holds the folders of all workers.
-        limit: what the keeper lets lie in the folder. Where there is a quarter more and some segments, no keeper is at
-            work, and nothing is added.
+        limit: what the keeper lets lie in the folder. From three quarters of it on, who writes gives way to the keeper.
+            Where there is a quarter more and some segments, no keeper is at work, and nothing is added.
         segment_bytes: of a file, about.
     """
 
     def __init__(self, root: Path, limit: int = SPOOL_BYTES, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._root = root
+        self._much = limit * 3 // 4
         self._most = limit + limit // 4 + _MARGIN_BYTES
         self._segment_bytes = segment_bytes
         self._lock = threading.Lock()
@@ -98,6 +101,7 @@ class SpoolWriter:
             self._begin_folder()
         assert self.folder is not None  # noqa: S101  it has begun
         self._require_room(self.folder)
+        self._give_way(self.folder)
         path = self.folder / f"{self._number + 1:08}.log"
         begun = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         if self._file is not None:
@@ -111,6 +115,13 @@ class SpoolWriter:
                 return
             self._full_until = time.monotonic() + _ROOM_SECONDS
         raise OSError(f"{folder} holds more than {self._most} bytes, and nobody publishes them")
+
+    def _give_way(self, folder: Path) -> None:
+        """Where much waits, lets the keeper catch up for a moment, and all who write wait: workers can answer more than
+        it can publish. Where nobody publishes, each segment costs that moment."""
+        until = time.monotonic() + GIVE_WAY_SECONDS
+        while measure_spool(folder) > self._much and time.monotonic() < until:
+            time.sleep(_LOOK_SECONDS)
 
     def _begin_folder(self) -> None:
         """Nobody sees the folder before its lock is held."""

@@ -130,15 +130,15 @@ def _open_files() -> list[int]:
 
 def _stop_listening(listening: list[int]) -> None:
     """Takes the listening sockets away, once no connection waits in them: a quiet one of this process's own replaces
-    each."""
-    for name in listening:
+    each. Where the whole group was told to end, the server may have closed them."""
+    for name in filter(_is_listening, listening):
         begin_no_more(name)
     time.sleep(ACCEPT_SECONDS)
     with socket.socket() as quiet:
         quiet.bind(("127.0.0.1", 0))
         quiet.listen()
         quiet.setblocking(False)
-        for name in listening:
+        for name in filter(_is_listening, listening):
             os.dup2(quiet.fileno(), name)
 
 

@@ -67,7 +67,7 @@ class BodyDecoder:
             if found.rows is None:
                 return Body(features=[msgspec.structs.astuple(row) for row in found.features], explain=found.explain)
             rows = [*map(msgspec.structs.astuple, found.rows)]
-            return Body([*map(self._typed, rows)] if self._moments else rows, explain=found.explain)
+            return Body([self._typed(row) for row in rows] if self._moments else rows, explain=found.explain)
         except (msgspec.MsgspecError, Refused, UnicodeDecodeError, RecursionError):
             return None
 

@@ -127,30 +127,26 @@ const Reader = struct {
         try self.json.take('{');
         if (!std.mem.eql(u8, try self.json.string(), "features")) return error.GivenUp;
         try self.json.take(':');
-        try self.json.take('[');
-        var rows: usize = 0;
-        while (true) {
-            if (rows == ends.len) return error.GivenUp;
-            try self.readRow(matrix[rows * self.spans.len ..][0..self.spans.len]);
-            ends[rows] = @intCast(self.written);
-            rows += 1;
-            if (!try self.json.another(']')) break;
-        }
+        const rows = try self.readRows(readRow, matrix, ends);
         try self.json.take('}');
         return self.finish(rows);
     }
 
     fn readArrays(self: *Reader, matrix: []f64, ends: []u32) GivenUp!usize {
+        return self.finish(try self.readRows(readArray, matrix, ends));
+    }
+
+    /// The elements of an array, each by `readOne`.
+    fn readRows(self: *Reader, comptime readOne: fn (*Reader, []f64) GivenUp!void, matrix: []f64, ends: []u32) GivenUp!usize {
         try self.json.take('[');
         var rows: usize = 0;
         while (true) {
             if (rows == ends.len) return error.GivenUp;
-            try self.readArray(matrix[rows * self.spans.len ..][0..self.spans.len]);
+            try readOne(self, matrix[rows * self.spans.len ..][0..self.spans.len]);
             ends[rows] = @intCast(self.written);
             rows += 1;
-            if (!try self.json.another(']')) break;
+            if (!try self.json.another(']')) return rows;
         }
-        return self.finish(rows);
     }
 
     fn readArray(self: *Reader, row: []f64) GivenUp!void {

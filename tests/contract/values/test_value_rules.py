@@ -39,7 +39,8 @@ BY_NAME = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def shown(value: Any) -> str | None:
     """A typed value as the features show it."""
     moment = value.replace(tzinfo=None) if getattr(value, "tzinfo", None) else value
-    (found,) = duckdb.execute("SELECT CAST(? AS VARCHAR)", [moment]).fetchone()  # type: ignore[misc]
+    with duckdb.connect() as connection:
+        (found,) = connection.execute("SELECT CAST(? AS VARCHAR)", [moment]).fetchone()  # type: ignore[misc]
     return found  # type: ignore[no-any-return]
 
 

@@ -34,7 +34,8 @@ def test_threads_share_one_query() -> None:
 @pytest.mark.parametrize("keys", ["('a'), ('a')", "('b')"])
 def test_a_join_that_changes_the_number_of_rows_is_refused(tmp_path: Path, keys: str) -> None:
     file = tmp_path / "t.parquet"
-    duckdb.sql(f"SELECT * FROM (VALUES {keys}) v(name)").write_parquet(str(file))
+    with duckdb.connect() as connection:
+        connection.sql(f"SELECT * FROM (VALUES {keys}) v(name)").write_parquet(str(file))
     query = FeatureQuery("SELECT raw._row AS _row, name FROM raw JOIN t ON name = town", COLUMNS, {"t": file})
     with pytest.raises(PipelineInvalid, match="a join must match one row at most"):
         query.run([{"price": 1.0, "town": "a"}])

@@ -73,9 +73,9 @@ class Run:
 
     def _measure_batch(self, route: Route, rows: int) -> Measured:
         route.verify(rows)
-        route.measure(rows, min(0.5, self.seconds))
+        warm = route.measure(rows, min(0.5, self.seconds))
         one = route.measure(rows, self.seconds)
-        self._answered += rows * (one.requests - one.failures)
+        self._answered += rows * (1 + sum(load.requests - load.failures for load in (warm, one)))
         self.loads.setdefault((route.name, rows), []).append(one)
         self.failures[route.name] = self.failures.get(route.name, 0) + one.failures
         tell(f"{route.name}, {rows} rows: {one.rate:,.1f}/s, p99 {one.percentile(0.99):.2f} ms, {one.failures} failed")

@@ -36,12 +36,14 @@ class _Plan(ctypes.Structure):
 
 LIBRARY.prepare_rows.argtypes = [ctypes.c_void_p]
 LIBRARY.prepare_rows.restype = None
-_ARGUMENTS: Final = [
-    *(ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t),
-    *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p),
-]
-_READ_ROWS: Final = find_function("read_rows", _ARGUMENTS, ctypes.c_size_t)
-_READ_VALUES: Final = find_function("read_values", _ARGUMENTS, ctypes.c_size_t)
+_read_long, _read_short = find_function(
+    "read_rows",
+    [
+        *(ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_bool, ctypes.c_void_p, ctypes.c_size_t),
+        *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p),
+    ],
+    ctypes.c_size_t,
+)
 
 
 class Rows:
@@ -123,7 +125,7 @@ class RowReader:
             None where the body is not of the ordinary kind: the rules read it then, whether it is right or wrong.
         """
         count = most if len(body) > COUNTED_BODY else min(body.count(b"{") - 1, most)
-        return self._read(_READ_ROWS, body, count, most) if self._usable else None
+        return self._read(body, count, most, ordered=False) if self._usable else None
 
     def read_values(self, values: bytes, count: int) -> Rows | None:
         """Rows of values that are made already, in the order of the features. A category that is not known is missing.
@@ -135,18 +137,17 @@ class RowReader:
         Returns:
             None where a value is not of its feature's kind, or has an escape.
         """
-        return self._read(_READ_VALUES, values, count, count)
+        return self._read(values, count, count, ordered=True)
 
-    def _read(self, functions: tuple[Any, Any], text: bytes, count: int, most: int) -> Rows | None:
+    def _read(self, text: bytes, count: int, most: int, *, ordered: bool) -> Rows | None:
         """At most `most` rows, for `count` of which there is room."""
         if count < 1 or len(text) > MAX_BODY:
             return None
-        long, short = functions
         if count <= SMALL_ROWS and len(text) <= SMALL_BODY:
-            rows, read = self._kept.rows, short
+            rows, read = self._kept.rows, _read_short
         else:
-            rows, read = Rows(count, len(text), self._features, is_small=False), long
-        rows.count = read(self._address, text, len(text), *rows.addresses)
+            rows, read = Rows(count, len(text), self._features, is_small=False), _read_long
+        rows.count = read(self._address, text, len(text), ordered, *rows.addresses)
         return rows if 0 < rows.count <= most else None
 
 

@@ -68,7 +68,8 @@ fn hash(text: []const u8) usize {
     return @truncate(std.hash.Wyhash.hash(0, text));
 }
 
-/// Reads a body; gives the number of its rows, or 0 where it gives up.
+/// Reads a body, or values where they are `ordered`; gives the number of rows, or 0 where it gives up. Values nobody sent: a
+/// category that is not known is missing there.
 ///
 /// matrix: (most, features), filled row after row. values: what stands in the body for each row, as a JSON array in the order of
 /// the features; `ends` says where each of them ends. spans: `features` places to work on.
@@ -76,6 +77,7 @@ pub export fn read_rows(
     plan: *const Plan,
     body: [*]const u8,
     length: usize,
+    ordered: bool,
     matrix: [*]f64,
     most: usize,
     values: [*]u8,
@@ -88,31 +90,10 @@ pub export fn read_rows(
         .json = .{ .text = body[0..length] },
         .values = values[0..capacity],
         .spans = spans[0..plan.features],
+        .takes_unknown = ordered,
     };
-    return reader.readBody(matrix[0 .. most * plan.features], ends[0..most]) catch 0;
-}
-
-/// Reads rows of values in the order of the features, which nobody sent: a category that is not known is missing. Gives the
-/// number of rows, or 0 where it gives up. The arrays are as above.
-pub export fn read_values(
-    plan: *const Plan,
-    body: [*]const u8,
-    length: usize,
-    matrix: [*]f64,
-    most: usize,
-    values: [*]u8,
-    capacity: usize,
-    ends: [*]u32,
-    spans: [*]Span,
-) callconv(.c) usize {
-    var reader = Reader{
-        .plan = plan,
-        .json = .{ .text = body[0..length] },
-        .values = values[0..capacity],
-        .spans = spans[0..plan.features],
-        .takes_unknown = true,
-    };
-    return reader.readArrays(matrix[0 .. most * plan.features], ends[0..most]) catch 0;
+    const rows = matrix[0 .. most * plan.features];
+    return (if (ordered) reader.readArrays(rows, ends[0..most]) else reader.readBody(rows, ends[0..most])) catch 0;
 }
 
 const Reader = struct {
@@ -120,7 +101,7 @@ const Reader = struct {
     json: scanner.Scanner,
     values: []u8,
     spans: []Span,
-    takes_unknown: bool = false,
+    takes_unknown: bool,
     written: usize = 0,
 
     fn readBody(self: *Reader, matrix: []f64, ends: []u32) GivenUp!usize {

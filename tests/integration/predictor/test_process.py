@@ -1,5 +1,6 @@
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from urllib.error import URLError
 
@@ -12,6 +13,20 @@ from esteira_cli.stack import Stack
 from predictor.server import SERVERS
 from predictor_processes import Clients, KeptClients, Server, environment, read_log, wait_until
 from releases import build_release
+
+Logged = Callable[[int], dict[str, float]]
+
+
+@pytest.fixture
+def logged(infrastructure: Stack, pubsub_project: str) -> Iterator[Logged]:
+    """Id and score of so many predictions that were published."""
+    topic, subscription = (
+        f"projects/{pubsub_project}/{kind}" for kind in ("topics/predictions-served", "subscriptions/log")
+    )
+    with PublisherClient() as publisher, SubscriberClient() as subscriber:
+        publisher.create_topic(name=topic)
+        subscriber.create_subscription(name=subscription, topic=topic)
+        yield partial(read_log, subscriber, subscription)
 
 
 @pytest.fixture(params=SERVERS)
@@ -27,56 +42,44 @@ def server(
 
 
 def test_follows_the_pointer_in_both_workers_and_flushes_when_it_ends(
-    server: Server, bucket_name: str, pubsub_project: str, tmp_path: Path
+    logged: Logged, server: Server, bucket_name: str, pubsub_project: str, tmp_path: Path
 ) -> None:
-    topic, subscription = (
-        f"projects/{pubsub_project}/{kind}" for kind in ("topics/predictions-served", "subscriptions/log")
-    )
-    with PublisherClient() as publisher, SubscriberClient() as subscriber:
-        publisher.create_topic(name=topic)
-        subscriber.create_subscription(name=subscription, topic=topic)
-        bucket = Bucket(bucket_name, pubsub_project)
-        for generation in (1, 2):
-            built = build_release(tmp_path / str(generation), f"v{generation}")
-            built.upload(bucket)
-            built.promote(bucket, generation)
-            row: list[bool] = []
+    bucket = Bucket(bucket_name, pubsub_project)
+    for generation in (1, 2):
+        built = build_release(tmp_path / str(generation), f"v{generation}")
+        built.upload(bucket)
+        built.promote(bucket, generation)
+        row: list[bool] = []
 
-            def is_everywhere(wanted: str = f"v{generation}", row: list[bool] = row) -> bool:
-                try:
-                    answer = server.predict()
-                except URLError:  # not up, or this worker has not seen its first pointer
-                    return False
-                row.append(answer["model_version"] == wanted)
-                return len(row) >= 20 and all(row[-20:])
+        def is_everywhere(wanted: str = f"v{generation}", row: list[bool] = row) -> bool:
+            try:
+                answer = server.predict()
+            except URLError:  # not up, or this worker has not seen its first pointer
+                return False
+            row.append(answer["model_version"] == wanted)
+            return len(row) >= 20 and all(row[-20:])
 
-            wait_until(is_everywhere)
-        server.stop()
-        assert read_log(subscriber, subscription, len(server.answered)) == server.answered
+        wait_until(is_everywhere)
+    server.stop()
+    assert logged(len(server.answered)) == server.answered
 
 
 @pytest.mark.parametrize("kind", [Clients, KeptClients])
 def test_told_to_end_under_load_it_answers_and_logs_whatever_was_sent(
-    kind: type[Clients], server: Server, bucket_name: str, pubsub_project: str, tmp_path: Path
+    kind: type[Clients], logged: Logged, server: Server, bucket_name: str, pubsub_project: str, tmp_path: Path
 ) -> None:
-    topic, subscription = (
-        f"projects/{pubsub_project}/{kind}" for kind in ("topics/predictions-served", "subscriptions/log")
-    )
-    with PublisherClient() as publisher, SubscriberClient() as subscriber:
-        publisher.create_topic(name=topic)
-        subscriber.create_subscription(name=subscription, topic=topic)
-        built = build_release(tmp_path / "release")
-        bucket = Bucket(bucket_name, pubsub_project)
-        built.upload(bucket)
-        built.promote(bucket)
-        wait_until(server.is_ready)
-        clients = kind(server, 8)
-        wait_until(lambda: min(clients.answers) > 20)
-        server.stop()
-        clients.join()
-        assert clients.broken == []
-        assert server.process.returncode == 0
-        assert read_log(subscriber, subscription, len(server.answered)) == server.answered
+    built = build_release(tmp_path / "release")
+    bucket = Bucket(bucket_name, pubsub_project)
+    built.upload(bucket)
+    built.promote(bucket)
+    wait_until(server.is_ready)
+    clients = kind(server, 8)
+    wait_until(lambda: min(clients.answers) > 20)
+    server.stop()
+    clients.join()
+    assert clients.broken == []
+    assert server.process.returncode == 0
+    assert logged(len(server.answered)) == server.answered
 
 
 def test_workers_end_when_the_first_process_is_killed(server: Server, tmp_path: Path, bucket_name: str) -> None:
@@ -94,46 +97,34 @@ def test_workers_end_when_the_first_process_is_killed(server: Server, tmp_path: 
 
 
 def test_a_worker_that_is_killed_is_replaced_and_what_it_answered_is_logged(
-    server: Server, bucket_name: str, pubsub_project: str, tmp_path: Path
+    logged: Logged, server: Server, bucket_name: str, pubsub_project: str, tmp_path: Path
 ) -> None:
-    topic, subscription = (
-        f"projects/{pubsub_project}/{kind}" for kind in ("topics/predictions-served", "subscriptions/log")
-    )
-    with PublisherClient() as publisher, SubscriberClient() as subscriber:
-        publisher.create_topic(name=topic)
-        subscriber.create_subscription(name=subscription, topic=topic)
-        built = build_release(tmp_path / "release")
-        bucket = Bucket(bucket_name, pubsub_project)
-        built.upload(bucket)
-        built.promote(bucket)
-        wait_until(server.is_ready)
-        for _ in range(40):
-            server.predict()
-        for worker in server.workers():
-            worker.kill()
-        wait_until(lambda: server.is_ready(2))
-        assert read_log(subscriber, subscription, len(server.answered)) == server.answered
+    built = build_release(tmp_path / "release")
+    bucket = Bucket(bucket_name, pubsub_project)
+    built.upload(bucket)
+    built.promote(bucket)
+    wait_until(server.is_ready)
+    for _ in range(40):
+        server.predict()
+    for worker in server.workers():
+        worker.kill()
+    wait_until(lambda: server.is_ready(2))
+    assert logged(len(server.answered)) == server.answered
 
 
 def test_workers_that_are_replaced_leave_connections_to_those_that_come(
-    server: Server, bucket_name: str, pubsub_project: str, tmp_path: Path
+    logged: Logged, server: Server, bucket_name: str, pubsub_project: str, tmp_path: Path
 ) -> None:
-    topic, subscription = (
-        f"projects/{pubsub_project}/{kind}" for kind in ("topics/predictions-served", "subscriptions/log")
-    )
-    with PublisherClient() as publisher, SubscriberClient() as subscriber:
-        publisher.create_topic(name=topic)
-        subscriber.create_subscription(name=subscription, topic=topic)
-        built = build_release(tmp_path / "release")
-        bucket = Bucket(bucket_name, pubsub_project)
-        built.upload(bucket)
-        built.promote(bucket)
-        wait_until(server.is_ready)
-        before = server.workers()
-        server.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: not any(worker.is_running() for worker in before))
-        wait_until(lambda: server.is_ready(2))
-        for _ in range(20):
-            server.predict()
-        server.stop()
-        assert read_log(subscriber, subscription, len(server.answered)) == server.answered
+    built = build_release(tmp_path / "release")
+    bucket = Bucket(bucket_name, pubsub_project)
+    built.upload(bucket)
+    built.promote(bucket)
+    wait_until(server.is_ready)
+    before = server.workers()
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: not any(worker.is_running() for worker in before))
+    wait_until(lambda: server.is_ready(2))
+    for _ in range(20):
+        server.predict()
+    server.stop()
+    assert logged(len(server.answered)) == server.answered

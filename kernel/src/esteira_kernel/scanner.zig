@@ -29,6 +29,7 @@ pub const Scanner = struct {
             const sign = byteAt(rest, end + 1);
             var power = Decimal{};
             end = try power.take(rest, end + 1 + @as(usize, @intFromBool(sign == '+' or sign == '-')));
+            if (power.count > numbers.most_digits) return error.GivenUp; // they do not fit
             const size: i32 = @intCast(@min(power.digits, beyond_powers));
             decimal.exponent += if (sign == '-') -size else size;
         }

@@ -22,6 +22,7 @@ from predictor.serving import Serving
 from releases import BuiltRelease, build_release, raw_rows
 
 TEXTS = ["0", "1.5", "-2.5e3", "1e-7", "null", '"a"', '"never seen"', "1e999", "-0", "true", '"1"', "[]", "5e-324"]
+TEXTS += ["1e18446744073709551617", "1e-18446744073709551617", "1e-400", "1e00000000000000000000001"]
 KINDS = ("classification", "regression")
 OWN = ("id", "served_at", "event_time")
 

@@ -109,6 +109,7 @@ def test_an_ordinary_request_is_answered_without_the_app(site: Site) -> None:
         {"CONTENT_LENGTH": "-1"},
         {"CONTENT_LENGTH": "²"},
         {"CONTENT_LENGTH": str(MAX_REQUEST_BYTES + 1)},
+        {"CONTENT_LENGTH": "0" * 5000 + "9"},
         {"HTTP_CONTENT_ENCODING": "gzip"},
         {"HTTP_TRANSFER_ENCODING": "chunked"},
         {"REQUEST_METHOD": "PUT"},
@@ -133,6 +134,13 @@ def test_what_fails_is_explained_by_the_app_with_the_same_body(site: Site, body:
     assert json.loads(data)["error"]["problems"]
     assert headers["X-Request-Id"]
     assert site.log.added == 0
+
+
+def test_a_body_that_ends_too_early_is_refused_though_it_is_json(site: Site) -> None:
+    ended = {"CONTENT_LENGTH": str(len(rows()) + 1), "wsgi.input_terminated": True}
+    status, _, data = call(site.whole, rows(), **ended)
+    assert (status, site.log.added) == ("400 BAD REQUEST", 0)
+    assert f"ends after {len(rows())} of {len(rows()) + 1} bytes" in json.loads(data)["error"]["message"]
 
 
 @pytest.mark.parametrize("path", [PATH, "/health/live", "/nowhere"])

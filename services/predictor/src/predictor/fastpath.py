@@ -26,6 +26,8 @@ from predictor.serving import Serving, Servings
 
 _BEGIN, _END = "/pipelines/", "/predict"
 _JSON = ("application/json", "application/json; charset=utf-8", "application/json;charset=utf-8")
+_LENGTH_DIGITS = 19
+"""At most: `int` refuses thousands."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:/+=-]{1,128}")
 StartResponse = Callable[..., Any]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
@@ -103,6 +105,9 @@ class FastPath:
         data = b""
         try:
             data = self._deadlines.read(environ["wsgi.input"], length, environ, monotonic())
+            if len(data) < length:  # the app says so
+                environ["wsgi.input"] = io.BytesIO(data)
+                return None
             if serving.challenger is None and (body := straight.answer(serving.runtime, self._log, data)) is not None:
                 return body, serving.pointer.version
             answer = self._predict(serving, data, environ.get("HTTP_TRACEPARENT"))
@@ -127,6 +132,7 @@ def _is_ordinary(environ: Environ) -> bool:
     return (
         length.isascii()
         and length.isdigit()
+        and len(length) <= _LENGTH_DIGITS
         and int(length) <= MAX_REQUEST_BYTES
         and environ.get("CONTENT_TYPE") in _JSON
         and "HTTP_CONTENT_ENCODING" not in environ

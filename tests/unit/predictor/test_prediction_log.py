@@ -2,14 +2,17 @@ import resource
 import signal
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from esteira.events import Prediction
 from esteira.exceptions import Unavailable
+from esteira.publisher import MAX_BYTES
 from predictor import prediction_log, spool
 from predictor.prediction_log import PredictionLog
 from predictor.publishing import SpoolPublisher
 from predictor.spool import SpoolWriter
+from predictor.spool_reader import SpoolReader
 from predictor.state import StateFolder
 from spools import MOMENT, Mailbox, logged
 
@@ -50,6 +53,15 @@ def test_a_large_request_is_cut_and_counts_its_time_once(
     assert [(len(e.predictions), e.microseconds) for e in mailbox.events()] == [(1000, 33)]
     assert log._writer.folder is not None
     assert (log._writer.folder / "00000001.log").read_bytes().count(b"\n") == 2
+
+
+def test_a_record_is_no_larger_than_pubsub_takes(log: PredictionLog, spools: SpoolPublisher, mailbox: Mailbox) -> None:
+    many = logged(500)
+    large = [msgspec.structs.replace(one, features=["\x01" * 4000]) for one in many]
+    log.add("shop", "v1", large)
+    spools.publish()
+    assert (mailbox.scores(), log.counts().lost) == ([one.score for one in many], 0)
+    assert max(len(message.data) for message in mailbox.messages) < MAX_BYTES / 2
 
 
 def test_failures_are_told_with_the_next_predictions(
@@ -93,6 +105,34 @@ def test_a_full_disk_is_counted_and_predictions_go_on(
     scores = mailbox.scores()
     assert (scores[0], scores[-1], log.lost) == (0, 9, 6 - len(scores))
     assert log.lost >= 2
+
+
+def test_a_disk_that_is_full_from_the_beginning_is_counted_and_left_as_it_was(
+    log: PredictionLog, spools: SpoolPublisher, mailbox: Mailbox, tmp_path: Path
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        log.add("shop", "v1", logged(1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (log.lost, [*(tmp_path / "spool").iterdir()]) == (1, [])
+    log.add("shop", "v1", logged(1, 9))
+    spools.publish()
+    assert mailbox.scores() == [9]
+
+
+def test_a_full_disk_has_room_for_what_the_keeper_writes_down(log: PredictionLog) -> None:
+    log.add("shop", "v1", logged(1))
+    assert log._writer.folder is not None
+    told = log._writer.folder / spool.PROGRESS
+    before = told.stat()
+    reader = SpoolReader(log._writer.folder)
+    assert reader.take(10**9, 10**9) is not None
+    reader.settle(10**12)
+    assert (told.stat().st_size, told.stat().st_ino) == (before.st_size, before.st_ino)
 
 
 def test_where_nobody_publishes_predictions_go_on_and_the_disk_does_not_fill(

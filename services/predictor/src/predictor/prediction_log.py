@@ -26,6 +26,8 @@ from predictor.state import LogState, StateFolder
 logger = logging.getLogger(__name__)
 
 COMPLAIN_SECONDS = 60.0
+RECORD_BYTES = 4 << 20
+"""Of a record of several predictions, at most: it is published whole, and Pub/Sub takes 10 MB."""
 
 
 class LoggedPrediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -103,7 +105,7 @@ class PredictionLog:
             Unavailable: `strict`, and Pub/Sub does not answer.
         """
         parts = [predictions[start : start + RECORD_ROWS] for start in range(0, len(predictions), RECORD_ROWS)]
-        records = [(len(part), _encode(part)) for part in parts]
+        records = [record for part in parts for record in _encode(part)]
         self.write(pipeline, model_version, records, microseconds, strict=strict, shadow=shadow)
 
     def write(
@@ -166,5 +168,10 @@ class PredictionLog:
             self._strict += header.rows
 
 
-def _encode(predictions: Sequence[LoggedPrediction]) -> bytes:
-    return msgspec.json.encode(predictions)[1:-1]
+def _encode(predictions: Sequence[LoggedPrediction]) -> list[tuple[int, bytes]]:
+    """Records of so many predictions each: one, or more where one would be too large."""
+    data = msgspec.json.encode(predictions)[1:-1]
+    if len(data) <= RECORD_BYTES or len(predictions) == 1:
+        return [(len(predictions), data)]
+    half = len(predictions) // 2
+    return [*_encode(predictions[:half]), *_encode(predictions[half:])]

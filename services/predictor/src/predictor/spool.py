@@ -25,6 +25,8 @@ import msgspec
 
 SPOOL_BYTES = 256 << 20
 SEGMENT_BYTES = 8 << 20
+PROGRESS = "sent"
+_PROGRESS_BYTES = 64
 _LOCK = "lock"
 _KEEPER = ".keeper"
 _GONE = ".gone"
@@ -124,13 +126,26 @@ class SpoolWriter:
             time.sleep(_LOOK_SECONDS)
 
     def _begin_folder(self) -> None:
-        """Nobody sees the folder before its lock is held."""
+        """Nobody sees the folder before its lock is held, and before there is room for what the keeper writes down:
+        without it the keeper could publish nothing from a full disk, and so make no room."""
         name = uuid4().hex
         arriving = self._root / f".{name}"
         arriving.mkdir(parents=True, mode=0o700)
-        self._held = os.open(arriving / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._held, fcntl.LOCK_EX)
-        self.folder = arriving.rename(self._root / name)
+        held = None
+        try:
+            held = os.open(arriving / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(held, fcntl.LOCK_EX)
+            (arriving / PROGRESS).write_bytes(format_progress(0, 0, 0, 0))
+            self.folder = arriving.rename(self._root / name)
+            self._held = held
+        except OSError:  # the next request tries again
+            _remove_begun(arriving, held)
+            raise
+
+
+def format_progress(segment: int, begin: int, end: int, settled: int) -> bytes:
+    """What `sent` says: segment, begin and end (0: none) of the range under way, rows settled; always as long."""
+    return f"{segment} {begin} {end} {settled}".ljust(_PROGRESS_BYTES - 1).encode() + b"\n"
 
 
 class Lock:
@@ -189,6 +204,14 @@ def _write(file: int, data: bytes) -> int:
     if ctypes.get_errno() == errno.EINTR:
         return os.write(file, data)  # a signal came first; this one tries again (PEP 475)
     raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _remove_begun(folder: Path, held: int | None) -> None:
+    for name in (PROGRESS, _LOCK):
+        (folder / name).unlink(missing_ok=True)
+    folder.rmdir()
+    if held is not None:
+        os.close(held)
 
 
 def _take_lock(path: Path) -> Lock | None:

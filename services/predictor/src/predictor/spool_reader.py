@@ -9,13 +9,11 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from predictor.spool import Header, Record, measure_spool
+from predictor.spool import PROGRESS, Header, Record, format_progress, measure_spool
 
 logger = logging.getLogger(__name__)
 
 _NAMESPACE = UUID("5b0c9a5e-3c0e-4d1b-9f67-6c0a51d1f6a3")
-_PROGRESS = "sent"
-_PROGRESS_BYTES = 64
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -107,18 +105,17 @@ class SpoolReader:
         return any(_number(path) > self._segment for path in _segments(self.folder))
 
     def _read_progress(self) -> tuple[int, int, int, int]:
-        """Segment, begin and end (0: none) of the range under way, rows settled; older writers left the last out."""
+        """As `format_progress` writes them; older writers left the last out."""
         with suppress(FileNotFoundError, ValueError):
-            told = [*map(int, (self.folder / _PROGRESS).read_text("ascii").split()), 0]
+            told = [*map(int, (self.folder / PROGRESS).read_text("ascii").split()), 0]
             segment, begin, end, settled = told[:4]
             return segment, begin, end, settled
         return 0, 0, 0, 0
 
     def _write_progress(self, begin: int, end: int, settled: int) -> None:
-        said = f"{self._segment} {begin} {end} {settled}".ljust(_PROGRESS_BYTES - 1) + "\n"
-        file = os.open(self.folder / _PROGRESS, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(self.folder / PROGRESS, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.pwrite(file, said.encode(), 0)
+            os.pwrite(file, format_progress(self._segment, begin, end, settled), 0)
         finally:
             os.close(file)
 

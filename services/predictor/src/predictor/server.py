@@ -21,11 +21,12 @@ SERVERS = ("granian", "gunicorn")
 """The first is the default."""
 DEFAULTS = {
     "OMP_NUM_THREADS": "1",  # numpy would start threads when it is imported, and a fork has none of them
-    "MALLOC_ARENA_MAX": "2",  # glibc would keep memory apart for each thread: 12 MB more for a worker, and no quicker
-    # It would also ask for pages anew, and clear them, for each body and each event of some hundred kilobytes: more
-    # time than to read and to write them. From 8 MiB on it still does, and gives back what is free above 32 MiB.
+    # glibc would keep memory apart for each thread: some 15 MB more for a worker, and no quicker. It would also map
+    # pages anew for each body and each event of some hundred kilobytes, and the kernel clear them: that takes longer
+    # than to read and to write them. From 8 MiB on it still does; what is free above 16 MiB it gives back.
+    "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(8 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(16 << 20),
 }
 THREADS = {"granian": str(limits.THREADS), "gunicorn": "4"}
 """Of a worker, where `THREADS` does not say: a client that is slow to send its body holds one."""

@@ -9,6 +9,7 @@ from flask import Flask, request
 
 from esteira_cli.main import cli
 from integration.cli.conftest import Predictor, refuse, serving
+from releases import BuiltRelease
 
 Promote = Callable[..., Result]
 
@@ -50,3 +51,11 @@ def test_a_predictor_that_takes_keys_is_shown_the_one_of_the_environment(
     monkeypatch.setenv("ESTEIRA_API_KEY", "sesame")
     found = promote("v1")
     assert (found.exit_code, found.stdout.splitlines()[-1]) == (0, "v1 serves")
+
+
+def test_a_predictor_that_is_pinned_to_another_release_is_told_of(
+    promote: Promote, predictor: Predictor, release: BuiltRelease
+) -> None:
+    predictor.serve(release, generation=0)
+    found = promote("v2")
+    assert (found.exit_code, "v2 was promoted, but the predictor serves v1" in found.stderr) == (1, True)

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from flask import Flask
+from flask import request as asked
 from werkzeug.wrappers import Request, Response
 
+from esteira.exceptions import Unauthenticated
 from esteira.settings import ServiceSettings
 from esteira.web import create_base_app, json_response, name_build
 from gcloud import recorded
@@ -35,6 +37,9 @@ class Cloud:
         self.scores = {OLD: [0.25], NEW: [0.25]}
         self.refused: dict[str, str] = {}
         self.unready: set[str] = set()
+        self.token = "a-token"
+        self.key = ""
+        """Without which the predictor answers no question about pipelines."""
 
     def plan(self, **troubles: str) -> None:
         """What goes wrong at which call, `at_3="fail"`, counted from now."""
@@ -83,7 +88,7 @@ class Cloud:
         """Sends a request to the revision that its address leads to."""
         tag, _, name = request.path.split("/")[1].rpartition("---esteira-")
         name = name.removeprefix("esteira-")
-        if request.headers.get("Authorization") != "Bearer a-token":
+        if request.headers.get("Authorization") != f"Bearer {self.token}":
             return Response("who asks?", 403)
         traffic = self.service(name)["traffic"]
         target = next(t for t in traffic if (t.get("tag") == tag if tag else t["percent"]))
@@ -100,6 +105,8 @@ class Cloud:
         if commit in self.unready:
             app.add_url_rule("/health/unready", "unready", lambda: "")
             app.view_functions["ready"] = lambda: ("not ready", 400)
+        if name == "predictor":
+            app.before_request(self._require_key)
         entry = {"pipeline": "p", "version": "1", **({"refused": r} if (r := self.refused.get(commit)) else {})}
         app.add_url_rule("/pipelines", "pipelines", lambda: json_response([entry]))
         example = {"rows": [{"x": 1}], "scores": [0.25]}
@@ -112,6 +119,10 @@ class Cloud:
             app.add_url_rule(f"/pipelines/<pipeline>/{part}", part, lambda **_: json_response({"rows": []}))
         app.add_url_rule("/", "dashboard", lambda: "a page")
         return app
+
+    def _require_key(self) -> None:
+        if asked.path.startswith("/pipelines") and asked.headers.get("X-Api-Key", "") != self.key:
+            raise Unauthenticated("send X-Api-Key")
 
 
 Deploy = Callable[..., "subprocess.CompletedProcess[str]"]

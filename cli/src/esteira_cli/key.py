@@ -7,6 +7,8 @@ import secrets
 import click
 
 KEY_BYTES = 32
+ADMIN = "admin"
+"""What stands among the pipelines of a line for the routes below /admin."""
 
 
 @click.command()
@@ -21,8 +23,10 @@ def key(client: str, pipelines: tuple[str, ...], admin: bool) -> None:
     for name in (client, *pipelines):
         if not re.fullmatch(r"[A-Za-z0-9_.@-]+" if name is client else r"[a-z][a-z0-9_]*", name):
             raise click.UsageError(f"{name!r}: use letters, digits and _ for pipelines, and . @ - besides for a client")
+    if ADMIN in pipelines:
+        raise click.UsageError(f"{ADMIN!r} would open the routes below /admin: say so with --admin")
     drawn = secrets.token_urlsafe(KEY_BYTES)
     digest = hashlib.sha256(drawn.encode()).hexdigest()
-    scopes = ",".join([*(pipelines or ["*"]), *(["admin"] if admin else [])])
+    scopes = ",".join([*(pipelines or ["*"]), *([ADMIN] if admin else [])])
     click.echo(f"for {client}, to be sent as X-Api-Key:  {drawn}")
     click.echo(f"for API_KEYS of the predictor:  {client} {digest} {scopes}")

@@ -25,6 +25,9 @@ SERVICES: Final = ("trainer", "monitor", "predictor")
 TIMEOUT_S: Final = (5.0, 90.0)
 IMPERSONATED: Final = "ESTEIRA_SERVICE_ACCOUNT"
 """The variable that names a service account to speak as."""
+API_KEY: Final = "ESTEIRA_API_KEY"
+"""The variable with the key that the predictor is shown."""
+MEND_KEY: Final = f"set {API_KEY} to a key that it takes for this"
 _SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 _ERRORS: Final = {401: Unauthenticated, 403: Unauthenticated, 404: NotFound, 409: Conflict}
 
@@ -71,9 +74,10 @@ class Production:
 
     def _call(self, method: str, service: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         url = self._url(service)
+        headers = proof(service, self._tokens(url))
         try:
             answer = requests.request(
-                method, f"{url}{path}", json=body, headers=self._headers(url), timeout=TIMEOUT_S, allow_redirects=False
+                method, f"{url}{path}", json=body, headers=headers, timeout=TIMEOUT_S, allow_redirects=False
             )
         except requests.RequestException as error:
             raise Unavailable(f"{service} at {url} does not answer: {error}") from error
@@ -85,13 +89,6 @@ class Production:
         if service not in self._urls:
             raise SettingsInvalid(f"where is {service}? give --{service}-url, or set ESTEIRA_{service.upper()}_URL")
         return self._urls[service]
-
-    def _headers(self, url: str) -> dict[str, str]:
-        token = self._tokens(url)
-        if token is None:
-            return {}
-        # Cloud Run checks the first of the two, and hands the second on to the service as it is.
-        return {"X-Serverless-Authorization": f"Bearer {token}", "Authorization": f"Bearer {token}"}
 
 
 def find_production(home: Path, urls: Mapping[str, str | None]) -> Production:
@@ -120,6 +117,14 @@ def _embedded(home: Path) -> Production:
     return Production(
         {name: addresses[name] for name in SERVICES}, lambda audience: sign_token(keys, audience, SERVICE_ACCOUNT)
     )
+
+
+def proof(service: str, token: str | None) -> dict[str, str]:
+    """The headers that show a service who asks: a token, and to the predictor the key of `ESTEIRA_API_KEY` too."""
+    key = os.environ.get(API_KEY) if service == "predictor" else None
+    # Cloud Run checks the first of the two, and hands the second on to the service as it is.
+    shown = {"X-Serverless-Authorization": f"Bearer {token}", "Authorization": f"Bearer {token}"} if token else {}
+    return {**shown, "X-Api-Key": key} if key else shown
 
 
 def google_token(audience: str) -> str | None:
@@ -173,6 +178,7 @@ def _refusal(service: str, answer: requests.Response) -> Exception:
     try:
         said = msgspec.json.decode(answer.content)["error"]
         message = f"{said['message']}" + "".join(f"; {found['path']} {found['message']}" for found in said["problems"])
+        message += f"; {MEND_KEY}" if service == "predictor" and answer.status_code in (401, 403) else ""
     except (msgspec.MsgspecError, KeyError, TypeError):
         message = answer.text[:200]
     kind = _ERRORS.get(answer.status_code, Unavailable if answer.status_code >= 500 else PermanentError)

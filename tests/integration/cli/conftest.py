@@ -20,6 +20,15 @@ Gate = Callable[[dict[str, Any]], tuple[str, dict[str, str], bytes] | None]
 """Sees a request first: status, headers and body to answer at once; None lets it through."""
 
 
+def refuse(_: dict[str, Any]) -> tuple[str, dict[str, str], bytes]:
+    """A gate that lets nobody in without a key."""
+    return (
+        "401 Unauthorized",
+        {},
+        b'{"error": {"code": "unauthenticated", "message": "send X-Api-Key", "problems": []}}',
+    )
+
+
 @contextmanager
 def serving(app: Any) -> Iterator[str]:
     """Serves a WSGI application on a port of its own; gives its address."""

@@ -23,6 +23,7 @@ from click.testing import CliRunner, Result
 
 from esteira_cli.client import Client
 from esteira_cli.main import cli
+from integration.cli.conftest import refuse
 from releases import BuiltRelease, raw_rows
 
 COLUMNS = ("id", "at", "price", "town")
@@ -430,6 +431,12 @@ def test_who_is_not_let_in_is_told(run: Callable[..., Result], predictor: Any, t
     predictor.gate = lambda _: ("401 Unauthorized", {}, b"no key")
     found = run("shop", "--row", "{}")
     assert (found.exit_code, "answered 401: no key" in found.stderr) == (1, True)
+
+
+def test_who_sends_no_key_is_told_where_one_comes_from(run: Callable[..., Result], predictor: Any) -> None:
+    predictor.gate = refuse
+    found = run("shop", "--row", "{}")
+    assert (found.exit_code, "send X-Api-Key; set ESTEIRA_API_KEY" in found.stderr) == (1, True)
 
 
 def test_a_regression_has_an_empty_label(

@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -61,9 +61,11 @@ def demo(home: Path, folder: Path, kind: str, months: Span | None, requests: int
     narrator = Narrator(console())
     stack = playground(kind, home, folder.parent)
     clear(stack)
-    with _stopped_in_the_end(stack, narrator):
+    started = set[int]()
+    with _stopped_in_the_end(stack, started, narrator):
         try:
             report = _play(stack, folder, months, requests, narrator)
+            started |= _pids(stack)
             _conclude(report, stack.home, folder.name, narrator)
             if not leave:
                 _stay(stack, narrator)
@@ -72,22 +74,35 @@ def demo(home: Path, folder: Path, kind: str, months: Span | None, requests: int
 
 
 @contextmanager
-def _stopped_in_the_end(stack: Playground, narrator: Narrator) -> Iterator[None]:
+def _stopped_in_the_end(stack: Playground, started: Collection[int], narrator: Narrator) -> Iterator[None]:
     """Stops the stack however the work ends; what went wrong first is what the user is told as the error."""
     try:
         yield
     except BaseException:
         try:
-            _stop(stack)
+            _stop(stack, started, narrator)
         except StackError as error:
             narrator.say(str(error))
         raise
-    _stop(stack)
+    _stop(stack, started, narrator)
 
 
-def _stop(stack: Playground) -> None:
+def _stop(stack: Playground, started: Collection[int], narrator: Narrator) -> None:
+    if is_replaced(stack, started):
+        narrator.say(f"the stack in {stack.home} was stopped and started again by another command: it stays up")
+        return
     with progress() as told:
         stack.down(report=told)
+
+
+def is_replaced(stack: Playground, started: Collection[int]) -> bool:
+    """Whether processes run, and none of those that a demo left running; while nothing is known of it, they are its."""
+    running = _pids(stack) if started else set()
+    return bool(running) and running.isdisjoint(started)
+
+
+def _pids(stack: Playground) -> set[int]:
+    return {state.pid for state in stack.state() if state.pid} if stack.has_data() else set()
 
 
 def clear(stack: Playground) -> None:

@@ -22,6 +22,9 @@ class Playground(Protocol):
     def down(self, wipe: bool = False, report: Report = silent) -> None:
         """Stops everything; with `wipe` its data and its folder are removed."""
 
+    def state(self) -> list[ComponentState]:
+        """Looks at every part."""
+
     def addresses(self) -> dict[str, str]:
         """Where each part is."""
 

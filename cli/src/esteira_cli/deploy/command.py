@@ -12,7 +12,7 @@ from esteira_cli.deploy.cloud_run import CloudRun
 from esteira_cli.deploy.rollout import Open, Outcome, Rollout, migrate
 from esteira_cli.deploy.smoke import Site
 from esteira_cli.deploy.templates import MIGRATIONS, TARGETS, TRAINING, Manifest, Templates
-from esteira_cli.production import IMPERSONATED, google_token
+from esteira_cli.production import IMPERSONATED, google_token, proof
 
 MIGRATE_FIRST = ("etl", "trainer", "monitor")
 """The services that use the database; each image brings the migrations."""
@@ -67,7 +67,7 @@ def deploy(
         cloud_run = CloudRun(project, region, lambda line: click.echo(f"$ {line}"))
         if "migrations" in manifests:
             migrate(cloud_run, manifests["migrations"])
-        rollout = Rollout(service, cloud_run, _opener(cloud_run), _pipelines(root), click.echo)
+        rollout = Rollout(service, cloud_run, _opener(service, cloud_run), _pipelines(root), click.echo)
         outcome = rollout.deploy(manifests["service"])
     except EsteiraError as error:
         _tell(service, False, f"nothing was deployed: {error}")
@@ -100,12 +100,12 @@ def _pipelines(root: Path) -> list[str]:
     return sorted(path.parent.name for path in (root / "pipelines").glob("*/pipeline.yaml"))
 
 
-def _opener(cloud_run: CloudRun) -> Open:
+def _opener(service: str, cloud_run: CloudRun) -> Open:
     """Asks as the account that `ESTEIRA_SERVICE_ACCOUNT` names, or else as whoever is logged in to gcloud."""
 
     def open_site(url: str, audience: str) -> Site:
         token = google_token(audience) if os.environ.get(IMPERSONATED) else cloud_run.identity_token()
-        return Site(url, token)
+        return Site(url, proof(service, token))
 
     return open_site
 

@@ -2,13 +2,14 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 import requests
 
 from esteira.exceptions import EsteiraError
+from esteira_cli.production import MEND_KEY
 
 TIMEOUT_S: Final = (5.0, 60.0)
 STARTS_WITHIN_S: Final = 90.0
@@ -31,13 +32,13 @@ class Site:
 
     Args:
         url: of the revision's tag, or of the service.
-        token: proves to Cloud Run who asks; None where nobody wants to know.
+        headers: prove to Cloud Run, and to the service, who asks.
         pause: how many seconds to wait between two tries.
     """
 
-    def __init__(self, url: str, token: str | None, pause: float = 2.0) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str], pause: float = 2.0) -> None:
         self._url = url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._headers = headers
         self._pause = pause
 
     def get(self, path: str) -> Any:
@@ -178,5 +179,8 @@ def _body(answer: requests.Response) -> Any:
 
 
 def _refusal(answer: requests.Response) -> str:
-    mend = f"; {MEND_ACCESS}" if answer.status_code in (401, 403) else ""
-    return f"answered {answer.status_code}: {answer.text.strip()[:300]}{mend}"
+    told = f"answered {answer.status_code}: {answer.text.strip()[:300]}"
+    if answer.status_code not in (401, 403):
+        return told
+    by_service = isinstance(body := _body(answer), dict) and "error" in body  # Cloud Run itself answers with a page
+    return f"{told}; {MEND_KEY if by_service else MEND_ACCESS}"

@@ -7,9 +7,8 @@ from typing import Any, Final
 
 from esteira.exceptions import SettingsInvalid, Unauthenticated
 from esteira_cli.client import AccessRefused, Client
-from esteira_cli.production import google_token
+from esteira_cli.production import API_KEY, MEND_KEY, google_token
 
-API_KEY: Final = "ESTEIRA_API_KEY"
 URL: Final = "ESTEIRA_PREDICTOR_URL"
 TOKEN_S: Final = 45 * 60
 """How long an ID token is used; Google's are good for an hour."""
@@ -46,9 +45,18 @@ def connect(url: str, pipeline: str, api_key: str | None, connections: int) -> t
     predictor, such as Cloud Run's IAM, refused; in place of none where the predictor did.
 
     Raises:
-        PredictorError: it does not answer, or has no such pipeline, or lets nobody in.
-        Unauthenticated: there are no credentials that make a token.
+        PredictorError: it does not answer, or has no such pipeline, or what stands before it lets nobody in.
+        Unauthenticated: it lets nobody in without a key, or there are no credentials that make a token.
     """
+    try:
+        return _connect(url, pipeline, api_key, connections)
+    except AccessRefused as refused:
+        if not refused.code:  # it was not the predictor that refused
+            raise
+        raise Unauthenticated(f"{refused}; {MEND_KEY}") from refused
+
+
+def _connect(url: str, pipeline: str, api_key: str | None, connections: int) -> tuple[Client, dict[str, Any]]:
     access: dict[str, Any] = {"api_key": api_key}
     try:
         described = _describe(url, pipeline, access)

@@ -14,11 +14,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from esteira_cli.client import Client, PredictorRefused
 from esteira_cli.client.encoding import MAX_ROWS
-from esteira_cli.predict.address import API_KEY, URL, connect, find_url
+from esteira_cli.predict.address import URL, connect, find_url
 from esteira_cli.predict.answering import Job, Report, answer_file
 from esteira_cli.predict.columns import PipelineColumns
 from esteira_cli.predict.outputs import ENDINGS
 from esteira_cli.predict.sources import Source, open_source
+from esteira_cli.production import API_KEY
 from esteira_cli.stack.commands import state_dir
 
 SOME_REFUSED = 3

@@ -29,6 +29,19 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         return "shadow" if self.shadow else "canary"
 
 
+class Served(msgspec.Struct, frozen=True):
+    """What the predictor says of the champion that it serves."""
+
+    version: str
+    generation: int
+    reason: str = ""
+
+    @property
+    def pinned(self) -> bool:
+        """Whether it serves this one whatever the ledger says, in which generations begin with 1."""
+        return self.generation == 0
+
+
 class Ledger:
     """What was promoted, the newest first."""
 
@@ -75,6 +88,6 @@ class Ledger:
         answer: dict[str, Any] = self._production.get("monitor", f"{self._path}/canary")
         return answer
 
-    def served_version(self) -> str:
+    def served(self) -> Served:
         """The champion that the predictor serves."""
-        return str(self._production.get("predictor", self._path)["champion"]["version"])
+        return msgspec.convert(self._production.get("predictor", self._path)["champion"], Served)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from esteira.exceptions import Conflict, TransientError
+from esteira.exceptions import Conflict, PermanentError, TransientError
 from esteira_cli.promotion.ledger import Entry, Ledger
 
 Outcome = Literal["promoted", "rolled back"]
@@ -74,16 +74,21 @@ def see_served(ledger: Ledger, version: str, patience: float, every: float = 0.5
     """Waits until the predictor serves `version` as champion.
 
     Raises:
+        PermanentError: it is pinned to another release.
         Impatient: it does not, after `patience` seconds.
     """
     deadline = time.monotonic() + patience
     while True:
         try:
-            serving = ledger.served_version()
+            served = ledger.served()
         except TransientError as error:
             serving = str(error)
-        if serving == version:
-            return
+        else:
+            serving = served.version
+            if serving == version:
+                return
+            if served.pinned:
+                raise PermanentError(f"{version} was promoted, but the predictor serves {serving}, {served.reason}")
         if time.monotonic() > deadline:
             raise Impatient(f"{version} was promoted, but the predictor serves {serving} after {patience:.0f} s")
         time.sleep(every)

@@ -16,7 +16,7 @@ RAW = "raw/"
 
 
 def overview(stack: Stack) -> dict[str, Any]:
-    """Collects, for each pipeline, its newest ingestions and training runs and its champion.
+    """Collects, for each pipeline, its newest ingestions and training runs, its champion, and what is tried out.
 
     Files that were uploaded for a pipeline that does not exist are in `unknown_pipelines`, by the name they gave. A
     service that does not answer costs its own part alone; `notes` says which.
@@ -49,16 +49,18 @@ def _ask(questions: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], Any]
 
 
 def _pipeline(name: str, answers: Mapping[tuple[str, str], Any]) -> dict[str, Any]:
-    promotions = _rows(answers[name, "promotions"])
+    promotions = sorted(_rows(answers[name, "promotions"]), key=lambda row: -int(row.get("generation", 0)))
     return {
-        "champion": max(
-            (row for row in promotions if row.get("share", 1) == 1),
-            key=lambda row: int(row.get("generation", 0)),
-            default=None,
-        ),
+        "champion": next(filter(_is_whole, promotions), None),
+        "champion_known": answers[name, "promotions"] is not None,
+        "trial": next((row for row in promotions[:1] if not _is_whole(row)), None),
         "ingestions": _rows(answers[name, "ingestions"])[:NEWEST],
         "runs": _rows(answers[name, "runs"])[:NEWEST],
     }
+
+
+def _is_whole(promotion: Mapping[str, Any]) -> bool:
+    return bool(promotion.get("share", 1) == 1)
 
 
 def _rows(answer: Any) -> list[dict[str, Any]]:

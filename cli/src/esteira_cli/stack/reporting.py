@@ -83,7 +83,9 @@ def overview_tables(found: Mapping[str, Any]) -> list[Table | Text]:
 
 
 def _pipeline(name: str, pipeline: Mapping[str, Any]) -> Iterator[Table | Text]:
-    yield Text(f"\n{name}: {_champion(pipeline['champion'])}", "bold")
+    yield Text(f"\n{name}: {_champion(pipeline)}", "bold")
+    if pipeline["trial"]:
+        yield Text(_trial(pipeline["trial"]))
     if pipeline["ingestions"]:
         yield _rows("ingestion", pipeline["ingestions"], INGESTION)
     if pipeline["runs"]:
@@ -96,11 +98,21 @@ def _stranger(name: str, ingestions: list[Mapping[str, Any]]) -> Iterator[Table 
         yield _rows("ingestion", ingestions, INGESTION)
 
 
-def _champion(promotion: Mapping[str, Any] | None) -> str:
-    if promotion is None:
-        return "no champion yet"
+def _champion(pipeline: Mapping[str, Any]) -> str:
+    if not pipeline["champion_known"]:
+        return "its champion is not known now"
+    promotion = pipeline["champion"]
+    return "no champion yet" if promotion is None else f"champion {_promotion(promotion)}"
+
+
+def _trial(promotion: Mapping[str, Any]) -> str:
+    mode = "shadow" if promotion.get("shadow") else "canary"
+    return f"{mode} of {promotion['share']:.0%}: {_promotion(promotion)}"
+
+
+def _promotion(promotion: Mapping[str, Any]) -> str:
     release, since = promotion.get("release_version", "?"), _cell(promotion.get("created_at"))
-    return f"champion {release} since {since}, promoted by {promotion.get('by', '?')} ({promotion.get('reason', '?')})"
+    return f"{release} since {since}, promoted by {promotion.get('by', '?')} ({promotion.get('reason', '?')})"
 
 
 def _rows(title: str, rows: Iterable[Mapping[str, Any]], wanted: tuple[str, ...]) -> Table:

@@ -1,5 +1,6 @@
 """The four services, and the timer that calls them."""
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,23 @@ SERVICE_ACCOUNT = "pubsub-push@esteira.local"
 WORKERS = {"predictor": "2"}
 THREADS = {"predictor": {"OMP_NUM_THREADS": "1", "THREADS": "16"}}
 
+EVERYWHERE = ("CODE_VERSION", "K_REVISION")
+INHERITED = {
+    "etl": (*EVERYWHERE, "LEASE_SECONDS", "MAX_FILE_BYTES", "POOL_SIZE"),
+    "trainer": (
+        *(*EVERYWHERE, "GITHUB_API_URL", "GITHUB_REPOSITORY", "GITHUB_TOKEN", "LAUNCHER", "LEASE_SECONDS"),
+        *("MLFLOW_TRACKING_AUTH", "OPERATORS", "POOL_SIZE", "TRAINING_JOB", "TRAINING_THREADS"),
+    ),
+    "predictor": (
+        *(*EVERYWHERE, "AIP_HEALTH_ROUTE", "AIP_HTTP_PORT", "AIP_PREDICT_ROUTE", "API_KEYS", "BODY_SECONDS"),
+        *("CLIENT_ACCOUNTS", "CLIENT_ADMINS", "CLIENT_AUDIENCE", "DEFAULT_PIPELINE", "LINGER_SECONDS"),
+        *("LOG_FLUSH_SECONDS", "MAX_PENDING_BYTES", "MODEL_RELEASE", "POINTER_POLL_SECONDS", "SAMPLE_SHARE"),
+        *("SERVER", "SPOOL_BYTES", "SPOOL_DIR"),
+    ),
+    "monitor": (*EVERYWHERE, "MLFLOW_TRACKING_AUTH", "POOL_SIZE"),
+}
+"""Service → its settings that the stack leaves to the environment of the command that starts it."""
+
 
 def base_url(port: int) -> str:
     """The address of a service, and the audience of the tokens that it takes."""
@@ -28,13 +46,18 @@ def component(name: str, environ: Mapping[str, str], port: int) -> Component:
     return Component(
         name=name,
         argv=(sys.executable, "-m", *_server(name)),
-        environ=environ,
+        environ={**_inherited(name), **environ},
         needs=frozenset({"bucket", "topology"} | ({"migrations"} if name != "predictor" else set())),
         ports=(name,),
         address=base_url(port),
         ready=lambda: answers(f"{base_url(port)}/health/{health}"),
         patience=90.0,
     )
+
+
+def _inherited(name: str) -> dict[str, str]:
+    """Given again with all the rest, so that a service starts anew where one of them has changed."""
+    return {variable: os.environ[variable] for variable in INHERITED[name] if variable in os.environ}
 
 
 def _server(name: str) -> tuple[str, ...]:

@@ -83,6 +83,25 @@ def test_a_smoke_test_that_fails_moves_no_traffic(deployed: Cloud, deploy: Deplo
     assert not any(f"--to-revisions={name}=100" in call for call in deployed.calls[3:] for name in newest(deployed))
 
 
+def test_a_predictor_that_takes_keys_alone_is_shown_one(deployed: Cloud, deploy: Deploy) -> None:
+    deployed.key = "sesame"
+    refused = deploy("predictor", NEW)
+    assert refused.returncode == 1
+    assert "send X-Api-Key" in refused.stderr
+    assert "set ESTEIRA_API_KEY" in refused.stderr
+    assert "bootstrap.sh" not in refused.stderr
+    assert deploy("predictor", NEW, ESTEIRA_API_KEY="sesame").returncode == 0
+    assert deployed.serving("predictor") == NEW
+
+
+def test_who_is_refused_by_cloud_run_is_told_to_be_let_in(deployed: Cloud, deploy: Deploy) -> None:
+    deployed.token = "another"
+    done = deploy("predictor", NEW)
+    assert done.returncode == 1
+    assert "bootstrap.sh --after-deploy" in done.stderr
+    assert "ESTEIRA_API_KEY" not in done.stderr
+
+
 def newest(cloud: Cloud) -> list[str]:
     return [list(cloud.service("predictor")["revisions"])[-1]]
 

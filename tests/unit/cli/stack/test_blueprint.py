@@ -1,10 +1,12 @@
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from apps import SETTINGS
 from esteira_cli.stack.blueprint import PORTS, Blueprint, Options
 from esteira_cli.stack.graph import waves
-from esteira_cli.stack.services import RECONCILED, SERVICES
+from esteira_cli.stack.services import INHERITED, RECONCILED, SERVICES
 
 LOOPBACK = "127.0.0.1"
 
@@ -51,6 +53,32 @@ def test_no_secret_stands_in_a_command_line(blueprint: Blueprint) -> None:
 def test_the_predictor_has_two_workers_with_one_thread_of_openmp_each(blueprint: Blueprint) -> None:
     environ = blueprint.environment("predictor")
     assert (environ["WEB_CONCURRENCY"], environ["OMP_NUM_THREADS"], environ["THREADS"]) == ("2", "1", "16")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_setting_is_given_by_the_stack_or_inherited(blueprint: Blueprint, service: str) -> None:
+    settings = {field.name.upper() for kind in SETTINGS[service] for field in msgspec.structs.fields(kind)}
+    assert settings - set(blueprint.environment(service)) == set(INHERITED[service])
+
+
+def test_what_reads_an_exported_variable_starts_anew_where_it_has_changed(
+    blueprint: Blueprint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SERVER", raising=False)
+    before = _fingerprints(blueprint)
+    monkeypatch.setenv("SERVER", "gunicorn")
+    monkeypatch.setenv("TERM", "vt100")
+    after = _fingerprints(blueprint)
+    assert [name for name, fingerprint in after.items() if fingerprint != before[name]] == ["predictor"]
+
+
+def test_what_the_stack_gives_is_not_inherited(blueprint: Blueprint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "1")
+    assert blueprint.components()["predictor"].environ["PORT"] == blueprint.environment("predictor")["PORT"]
+
+
+def _fingerprints(blueprint: Blueprint) -> dict[str, str]:
+    return {name: component.fingerprint for name, component in blueprint.components().items()}
 
 
 def test_each_port_has_exactly_one_listener(blueprint: Blueprint) -> None:

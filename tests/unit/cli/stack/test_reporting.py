@@ -27,7 +27,7 @@ def test_a_process_that_is_down_has_no_pid() -> None:
 
 
 def test_a_pipeline_shows_its_champion_and_why_rows_were_set_aside() -> None:
-    shown = _overview({"champion": PROMOTION, "ingestions": [INGESTION], "runs": []})
+    shown = _overview({"champion": PROMOTION, "ingestions": [INGESTION]})
     assert "p: champion 7 since 2026-01-02 03:04:05, promoted by ana (drift)" in shown
     assert "2 no key" in shown
 
@@ -35,6 +35,16 @@ def test_a_pipeline_shows_its_champion_and_why_rows_were_set_aside() -> None:
 @pytest.mark.parametrize("champion", [None, {}])
 def test_a_pipeline_without_facts_is_shown_all_the_same(champion: dict[str, Any] | None) -> None:
     assert "p: " in _overview({"champion": champion, "ingestions": [{}], "runs": [{}]})
+
+
+@pytest.mark.parametrize(("shadow", "mode"), [(True, "shadow"), (False, "canary")])
+def test_what_is_tried_out_stands_below_the_champion(shadow: bool, mode: str) -> None:
+    shown = _overview({"champion": PROMOTION, "trial": {**PROMOTION, "share": 0.2, "shadow": shadow}})
+    assert f"{mode} of 20%: 7 since 2026-01-02 03:04:05, promoted by ana (drift)" in shown
+
+
+def test_without_an_answer_nothing_is_said_of_a_champion() -> None:
+    assert "p: its champion is not known now" in _overview({"champion_known": False})
 
 
 def test_dead_letters_and_silent_services_are_named() -> None:
@@ -46,7 +56,8 @@ def test_dead_letters_and_silent_services_are_named() -> None:
 
 
 def _overview(pipeline: dict[str, Any]) -> str:
-    return _shown(*overview_tables({"pipelines": {"p": pipeline}, "dead_lettered": {}, "notes": []}))
+    empty = {"champion": None, "champion_known": True, "trial": None, "ingestions": [], "runs": []}
+    return _shown(*overview_tables({"pipelines": {"p": {**empty, **pipeline}}, "dead_lettered": {}, "notes": []}))
 
 
 def _shown(*parts: object) -> str:

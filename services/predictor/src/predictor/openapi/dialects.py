@@ -39,7 +39,7 @@ def service_paths(default: Release | None, options: DialectOptions) -> dict[str,
     """The dialects whose path names no pipeline.
 
     Args:
-        default: the release that they ask; None where no pipeline is the default, so that they answer with an error.
+        default: the release that they ask; None where there is none, or none that may be shown.
         options: say which paths are Vertex AI's.
     """
     live, models = object_of({"live": {"type": "boolean"}}), object_of({"models": array_of(_TEXT)})
@@ -58,6 +58,13 @@ def service_paths(default: Release | None, options: DialectOptions) -> dict[str,
     if options.predict_route:
         found[options.predict_route] = {"post": _vertex(default)}
     return found
+
+
+def _summary(release: Release | None) -> str:
+    """Names no pipeline, and no reason, to whom none may be shown."""
+    return (
+        f"Predict {release.label}" if release else "Predict by the pipeline DEFAULT_PIPELINE, or the only one there is"
+    )
 
 
 def _row(release: Release | None) -> dict[str, Any]:
@@ -136,7 +143,7 @@ def _invoke(release: Release | None) -> dict[str, Any]:
     kinds = {"text/csv": "MLflow: with a header; SageMaker: without", "application/jsonlines": "a row in each line"}
     texts = {kind: {"schema": {"type": "string", "description": told}} for kind, told in kinds.items()}
     return operation(
-        f"Predict {release.label}" if release else "Predict; set DEFAULT_PIPELINE, several are served",
+        _summary(release),
         "MLflow, SageMaker",
         object_of({"predictions": _outputs(release)}),
         asked={**content(asked, _example(release, "dataframe_records")), **texts},
@@ -147,7 +154,7 @@ def _invoke(release: Release | None) -> dict[str, Any]:
 def _vertex(release: Release | None) -> dict[str, Any]:
     asked = object_of({"instances": array_of(_row(release))}, parameters=object_of({}, output=_TEXT))
     return operation(
-        f"Predict {release.label}" if release else "Predict; set DEFAULT_PIPELINE, several are served",
+        _summary(release),
         "Vertex AI",
         object_of({"predictions": _outputs(release)}),
         asked=content(asked, _example(release, "instances")),

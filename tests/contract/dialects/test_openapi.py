@@ -58,6 +58,13 @@ def test_every_operation_answers_as_it_says(served: Site) -> None:
             Draft202012Validator(schema).validate(answer.get_json())
 
 
+def test_the_examples_of_texts_are_answered_as_that_of_json(served: Site) -> None:
+    contents = document(served)["paths"]["/invocations"]["post"]["requestBody"]["content"]
+    assert list(contents) == ["application/json", "text/csv", "application/jsonlines"]
+    answers = [served.post("/invocations", one["example"], kind) for kind, one in contents.items()]
+    assert answers == [(200, answers[0][1])] * 3
+
+
 def test_every_error_has_the_form_that_it_says(served: Site) -> None:
     said = document(served)
     for path, method, operation in operations(served):

@@ -65,6 +65,16 @@ def test_the_examples_of_texts_are_answered_as_that_of_json(served: Site) -> Non
     assert answers == [(200, answers[0][1])] * 3
 
 
+@pytest.mark.parametrize("wrong", [{"rows": None}, {"rows": [{}]}, {"features": [{"nope": 1}]}, {"more": 1}])
+def test_what_the_schema_of_predictions_refuses_is_refused(site: Site, wrong: dict[str, Any]) -> None:
+    path = "/pipelines/shop/predict"
+    schema = document(site)["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    asked = {"features": [{"price": 1.5}]}
+    for body, taken in ((asked, True), (asked | wrong, False)):
+        assert Draft202012Validator(schema).is_valid(body) is taken
+        assert site.post(path, body)[0] == (200 if taken else 400)
+
+
 def test_every_error_has_the_form_that_it_says(served: Site) -> None:
     said = document(served)
     for path, method, operation in operations(served):

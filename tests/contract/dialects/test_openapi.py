@@ -65,6 +65,11 @@ def test_the_examples_of_texts_are_answered_as_that_of_json(served: Site) -> Non
     assert answers == [(200, answers[0][1])] * 3
 
 
+def test_feedback_is_said_to_keep_the_first_outcome(served: Site) -> None:
+    told = document(served)["paths"]["/pipelines/shop/feedback"]["post"]["description"]
+    assert told == "The first outcome of an entity stays; another one is accepted and changes nothing."
+
+
 @pytest.mark.parametrize("wrong", [{"rows": None}, {"rows": [{}]}, {"features": [{"nope": 1}]}, {"more": 1}])
 def test_what_the_schema_of_predictions_refuses_is_refused(site: Site, wrong: dict[str, Any]) -> None:
     path = "/pipelines/shop/predict"

@@ -142,7 +142,12 @@ def test_a_bad_body_has_mlflows_error(site: Site, what: str) -> None:
         ({"dataframe_records": [ROW, {**ROW, "price": "x"}]}, "dataframe_records[1].price: expected a finite number"),
         ({"instances": [{**ROW, "nope": 1}]}, "instances[0].nope: unknown column"),
         ({"inputs": {**columns([ROW]), "price": [-1]}}, "inputs.price[0]: below the minimum 0, got -1"),
-        ({**GOOD, "params": {"temperature": 1}}, "params"),
+        ({**GOOD, "params": {"temperature": 1}}, "params.temperature: unknown field; send an object of output"),
+        ({**GOOD, "params": {"output": "lable"}}, "params.output: expected one of score, label, all, got 'lable'"),
+        (
+            {"dataframe_split": {"columns": NAMES}},
+            "dataframe_split.data: missing; send an object of columns, data, index",
+        ),
         ({"dataframe_records": []}, "holds 0 rows"),
     ],
 )

@@ -58,6 +58,28 @@ def test_every_operation_answers_as_it_says(served: Site) -> None:
             Draft202012Validator(schema).validate(answer.get_json())
 
 
+def test_the_examples_of_texts_are_answered_as_that_of_json(served: Site) -> None:
+    contents = document(served)["paths"]["/invocations"]["post"]["requestBody"]["content"]
+    assert list(contents) == ["application/json", "text/csv", "application/jsonlines"]
+    answers = [served.post("/invocations", one["example"], kind) for kind, one in contents.items()]
+    assert answers == [(200, answers[0][1])] * 3
+
+
+def test_feedback_is_said_to_keep_the_first_outcome(served: Site) -> None:
+    told = document(served)["paths"]["/pipelines/shop/feedback"]["post"]["description"]
+    assert told == "The first outcome of an entity stays; another one is accepted and changes nothing."
+
+
+@pytest.mark.parametrize("wrong", [{"rows": None}, {"rows": [{}]}, {"features": [{"nope": 1}]}, {"more": 1}])
+def test_what_the_schema_of_predictions_refuses_is_refused(site: Site, wrong: dict[str, Any]) -> None:
+    path = "/pipelines/shop/predict"
+    schema = document(site)["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    asked = {"features": [{"price": 1.5}]}
+    for body, taken in ((asked, True), (asked | wrong, False)):
+        assert Draft202012Validator(schema).is_valid(body) is taken
+        assert site.post(path, body)[0] == (200 if taken else 400)
+
+
 def test_every_error_has_the_form_that_it_says(served: Site) -> None:
     said = document(served)
     for path, method, operation in operations(served):

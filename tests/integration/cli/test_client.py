@@ -102,6 +102,13 @@ def test_a_data_frame_is_scored_as_its_rows_are(client: Client) -> None:
     assert client.predict("shop", frame).scores == client.predict("shop", rows).scores
 
 
+def test_columns_of_a_data_frame_that_the_pipeline_does_not_take_are_left_out(client: Client) -> None:
+    rows = raw_rows(3)
+    scores = client.predict("shop", rows).scores
+    with pytest.warns(UserWarning, match="left out what shop does not take: delay, colour"):
+        assert client.predict("shop", pd.DataFrame(rows).assign(delay=1.0, colour="red")).scores == scores
+
+
 @pytest.mark.parametrize(
     "moment",
     [

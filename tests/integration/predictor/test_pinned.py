@@ -35,6 +35,7 @@ def test_a_pinned_version_that_is_not_there_is_named_and_looked_for_again(bucket
     with pytest.raises(Unavailable, match="a release was refused"):
         servings.require_ready()
     assert servings.refusals()["shop"].version == "v7"
+    assert "does not exist; let MODEL_RELEASE pin shop to" in servings.refusals()["shop"].reason
     build_release(tmp_path, "v7").upload(bucket)
     following.refresh()
     servings.require_ready()

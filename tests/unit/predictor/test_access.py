@@ -136,6 +136,15 @@ def test_the_documentation_says_how_to_be_let_in_to_whoever_is_not_yet(servings:
         assert ("shop" in str(said)) is access.is_open
 
 
+def test_the_documentation_of_no_pipeline_does_not_say_why(servings: Servings, tmp_path: Path) -> None:
+    told = set()
+    for served, access in ((servings, Access(read_keys(KEYS))), (Servings(tmp_path), Access())):
+        options = DialectOptions(predict_route="/vertex/predict")
+        paths = client(served, tmp_path, access, options=options).get("/openapi.json").get_json()["paths"]
+        told |= {paths[path]["post"]["summary"] for path in ("/invocations", "/vertex/predict")}
+    assert told == {"Predict by the pipeline DEFAULT_PIPELINE, or the only one there is"}
+
+
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/health", "/ping", "/v2/health/live"])
 def test_probes_need_no_key(servings: Servings, tmp_path: Path, path: str) -> None:
     assert client(servings, tmp_path, Access(read_keys(KEYS))).get(path).status_code in (200, 503)

@@ -155,6 +155,8 @@ def test_features_with_explanations_are_taken() -> None:
         b"{}",
         b'{"rows": []}',
         b'{"rows": null}',
+        b'{"rows": null, "features": [{}]}',
+        b'{"features": [{}], "rows": null}',
         b'{"rows": [{}], "features": [{}]}',
         b'{"features": [{}], "more": 1}',
         body("features", *[{"x": "1"}] * (MAX_ROWS + 1)),

@@ -135,6 +135,9 @@ def test_a_wrong_body_is_named_by_its_path(service: Service, built: BuiltRelease
         (PREDICT, ROW, dict.fromkeys(ROW, "unknown field; send an object of rows, features, explain")),
         (PREDICT, {"row": ROW}, {"row": "unknown field; send an object of rows, features, explain"}),
         (PREDICT, [ROW], {"": "expected an object of rows, features, explain, got an array"}),
+        (PREDICT, {"rows": {}}, {"rows": "Expected `array`, got `object`"}),
+        (PREDICT, {"rows": None}, {"rows": "Expected `array`, got `null`"}),
+        (PREDICT, {"rows": None, "features": [{}]}, {"rows": "Expected `array`, got `null`"}),
         (
             "/pipelines/shop/feedback",
             {"label": 1},

@@ -1,5 +1,6 @@
 """Asks a predictor over HTTP, and asks again where that can help."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol, Self
 from urllib.parse import quote, urlsplit
@@ -117,14 +118,15 @@ class Client:
 
         Args:
             pipeline: its name.
-            rows: dictionaries, or a pandas DataFrame. Missing values may be None, NaN, NaT or NA; times may be
-                datetimes or Timestamps, and are in UTC where they have no zone.
+            rows: dictionaries, or a pandas DataFrame, of which columns that the pipeline does not take are left out
+                with a warning. Missing values may be None, NaN, NaT or NA; times may be datetimes or Timestamps, and
+                are in UTC where they have no zone.
 
         Raises:
             PredictorRefused: a row breaks the pipeline's schema, or there is no such pipeline, or no access.
             PredictorUnavailable: no answer, also after the retries.
         """
-        return self._predictions(pipeline, "rows", rows)
+        return self._predictions(pipeline, "rows", self._taken(pipeline, rows) if _is_frame(rows) else rows)
 
     def predict_features(self, pipeline: str, features: Rows) -> Predictions:
         """Scores features, for callers that hold them already; else as `predict`."""
@@ -157,6 +159,13 @@ class Client:
         """What is served, and what was refused."""
         found: list[dict[str, Any]] = self._call("GET", "/pipelines")
         return found
+
+    def _taken(self, pipeline: str, frame: Any) -> Any:
+        """The frame without the columns that the pipeline does not take."""
+        names = {column["name"] for column in self.pipeline(pipeline)["columns"]}
+        if left_out := [str(name) for name in frame.columns if name not in names]:
+            warnings.warn(f"left out what {pipeline} does not take: {', '.join(left_out)}", stacklevel=3)
+        return frame[[name for name in frame.columns if name in names]]
 
     def _predictions(self, pipeline: str, name: str, rows: Rows) -> Predictions:
         found = Predictions()
@@ -217,11 +226,15 @@ def _path(pipeline: str) -> str:
     return f"/pipelines/{quote(pipeline, safe='')}"
 
 
+def _is_frame(rows: Any) -> bool:
+    return hasattr(rows, "itertuples")
+
+
 def _records(rows: Any) -> Iterable[Mapping[str, Any]]:
     """The rows of a DataFrame; others as they are."""
     if isinstance(rows, str | bytes | Mapping):
         raise TypeError(f"expected a list of rows, got {type(rows).__name__}")
-    if not hasattr(rows, "itertuples"):
+    if not _is_frame(rows):
         found: Iterable[Mapping[str, Any]] = rows
         return found
     columns = list(rows.columns)

@@ -60,11 +60,11 @@ class BodyDecoder:
             return None
         try:
             found = self._decoder.decode(body)
-            if (found.rows is None) == (found.features is None):
+            if (found.rows is msgspec.UNSET) == (found.features is msgspec.UNSET):
                 return None
-            if not 1 <= len(found.rows if found.rows is not None else found.features) <= MAX_ROWS:
+            if not 1 <= len(found.features if found.rows is msgspec.UNSET else found.rows) <= MAX_ROWS:
                 return None
-            if found.rows is None:
+            if found.rows is msgspec.UNSET:
                 return Body(features=[msgspec.structs.astuple(row) for row in found.features], explain=found.explain)
             rows = [*map(msgspec.structs.astuple, found.rows)]
             return Body([self._typed(row) for row in rows] if self._moments else rows, explain=found.explain)
@@ -92,8 +92,8 @@ def _compile(columns: Sequence[Column], features: Sequence[Feature]) -> "msgspec
     body = msgspec.defstruct(
         "Request",
         [
-            ("rows", list[row] | None, None),  # type: ignore[valid-type]
-            ("features", list[given] | None, None),  # type: ignore[valid-type]
+            ("rows", list[row] | msgspec.UnsetType, msgspec.UNSET),  # type: ignore[valid-type]
+            ("features", list[given] | msgspec.UnsetType, msgspec.UNSET),  # type: ignore[valid-type]
             ("explain", bool, False),
         ],
         forbid_unknown_fields=True,

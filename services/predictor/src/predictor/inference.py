@@ -49,8 +49,8 @@ class Question(Protocol):
 class PredictRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Raw rows, or features for clients that hold them already."""
 
-    rows: list[Any] | None = None
-    features: list[Any] | None = None
+    rows: list[Any] | msgspec.UnsetType = msgspec.UNSET
+    features: list[Any] | msgspec.UnsetType = msgspec.UNSET
     explain: bool = False
     """Whether every answer is to say what each feature contributes to its score."""
 
@@ -70,11 +70,12 @@ class JsonQuestion:
         return self._read(request, release)
 
     def _read(self, request: PredictRequest, release: Release) -> Body:
-        if (request.rows is None) == (request.features is None):
+        given: dict[Literal["rows", "features"], list[Any] | msgspec.UnsetType]
+        given = {"rows": request.rows, "features": request.features}
+        asked = [RowsQuestion(v, k, explain=request.explain) for k, v in given.items() if v is not msgspec.UNSET]
+        if len(asked) != 1:
             raise BadInput([Problem("", "send either `rows` (raw columns) or `features`")])
-        given = request.rows if request.rows is not None else request.features or []
-        kind: Literal["rows", "features"] = "rows" if request.rows is not None else "features"
-        return RowsQuestion(given, kind, explain=request.explain).check(release)
+        return asked[0].check(release)
 
     def sent(self) -> Sequence[Any]:
         """Decodes again: few requests are sampled."""

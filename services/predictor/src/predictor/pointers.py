@@ -80,7 +80,11 @@ class Pointers:
             NotFound: there is no such release.
         """
         path = release_path(pipeline, version)
-        digest = hashlib.sha256(self._bucket.read(f"{path}{MANIFEST}")).hexdigest()
+        try:
+            digest = hashlib.sha256(self._bucket.read(f"{path}{MANIFEST}")).hexdigest()
+        except NotFound as error:
+            told = f"{error}; let MODEL_RELEASE pin {pipeline} to a release that is there, or to none"
+            raise NotFound(told) from error
         return Pointer(
             pipeline=pipeline,
             generation=0,

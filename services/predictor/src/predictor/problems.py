@@ -3,7 +3,8 @@
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -77,14 +78,36 @@ def decode_rows(body: bytes, kind: type[S], check: Callable[[S], object]) -> S:
 
 
 def _check_members(kind: type[msgspec.Struct], found: Any) -> None:
-    fields = {field.encode_name: field.required for field in msgspec.structs.fields(kind)}
-    told = f"an object of {', '.join(fields)}"
+    refuse(_wrong_members(kind, found, ""))
+
+
+def _wrong_members(kind: type[msgspec.Struct], found: Any, path: str) -> list[Problem]:
+    """What an object, and those in it, lack and have too many, and which words they do not know."""
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    told, inner = f"an object of {', '.join(fields)}", f"{path}." if path else ""
     if not isinstance(found, dict):
-        raise BadInput([Problem("", f"expected {told}, got {show(found)}")])
-    wrong = [Problem(name, f"missing; send {told}") for name, needed in fields.items() if needed and name not in found]
+        return [Problem(path, f"expected {told}, got {show(found)}")]
+    lacking = [name for name, field in fields.items() if field.required and name not in found]
+    wrong = [Problem(inner + name, f"missing; send {told}") for name in lacking]
     if kind.__struct_config__.forbid_unknown_fields:
-        wrong += [Problem(name, f"unknown field; send {told}") for name in found if name not in fields]
-    refuse(wrong)
+        wrong += [Problem(inner + name, f"unknown field; send {told}") for name in found if name not in fields]
+    for name, field in fields.items():
+        wrong += _wrong_value(field.type, found[name], inner + name) if name in found else []
+    return wrong
+
+
+def _wrong_value(kind: Any, value: Any, path: str) -> list[Problem]:
+    """As `_wrong_members`; what has another type altogether is msgspec's to tell."""
+    if isinstance(kind, UnionType):
+        return [problem for one in get_args(kind) for problem in _wrong_value(one, value, path)]
+    if get_origin(kind) is Literal and isinstance(value, str) and value not in get_args(kind):
+        return [Problem(path, f"expected one of {', '.join(get_args(kind))}, got {show(value)}")]
+    if get_origin(kind) is list and isinstance(value, list):
+        (item,) = get_args(kind)
+        return [problem for at, one in enumerate(value) for problem in _wrong_value(item, one, f"{path}[{at}]")]
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and isinstance(value, dict):
+        return _wrong_members(kind, value, path)
+    return []
 
 
 def _convert(found: Any, kind: type[S]) -> S | None:

@@ -1,5 +1,7 @@
 """The routes of other serving systems: MLflow, SageMaker, KServe, TensorFlow Serving, Vertex AI, Open Inference."""
 
+import csv
+import io
 from typing import Any
 
 import msgspec
@@ -39,7 +41,7 @@ def service_paths(default: Release | None, options: DialectOptions) -> dict[str,
     """The dialects whose path names no pipeline.
 
     Args:
-        default: the release that they ask; None where no pipeline is the default, so that they answer with an error.
+        default: the release that they ask; None where there is none, or none that may be shown.
         options: say which paths are Vertex AI's.
     """
     live, models = object_of({"live": {"type": "boolean"}}), object_of({"models": array_of(_TEXT)})
@@ -58,6 +60,13 @@ def service_paths(default: Release | None, options: DialectOptions) -> dict[str,
     if options.predict_route:
         found[options.predict_route] = {"post": _vertex(default)}
     return found
+
+
+def _summary(release: Release | None) -> str:
+    """Names no pipeline, and no reason, to whom none may be shown."""
+    return (
+        f"Predict {release.label}" if release else "Predict by the pipeline DEFAULT_PIPELINE, or the only one there is"
+    )
 
 
 def _row(release: Release | None) -> dict[str, Any]:
@@ -111,6 +120,26 @@ def _example(release: Release | None, name: str) -> dict[str, Any] | None:
     return {name: release.example[:1]} if release and release.example else None
 
 
+def _csv_example(release: Release | None) -> str | None:
+    """The same, with a header."""
+    if release is None or not release.example:
+        return None
+    row = {name: value for name, value in release.example[0].items() if value is not None or release.null_values}
+    fields = [release.null_values[0] if value is None else _field(value) for value in row.values()]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([list(row), fields])
+    return text.getvalue()
+
+
+def _field(value: float | str | bool) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _line_example(release: Release | None) -> str | None:
+    """The same, as JSON in a line."""
+    return msgspec.json.encode(release.example[0]).decode() + "\n" if release and release.example else None
+
+
 def _tensors(release: Release) -> dict[str, Any] | None:
     """The same, a tensor for each column."""
     if not release.example:
@@ -134,9 +163,10 @@ def _invoke(release: Release | None) -> dict[str, Any]:
         "properties": {**forms, "params": object_of({}, output=_TEXT)},
     }
     kinds = {"text/csv": "MLflow: with a header; SageMaker: without", "application/jsonlines": "a row in each line"}
-    texts = {kind: {"schema": {"type": "string", "description": told}} for kind, told in kinds.items()}
+    written = {"text/csv": _csv_example(release), "application/jsonlines": _line_example(release)}
+    texts = {kind: content({**_TEXT, "description": told}, written[kind], kind)[kind] for kind, told in kinds.items()}
     return operation(
-        f"Predict {release.label}" if release else "Predict; set DEFAULT_PIPELINE, several are served",
+        _summary(release),
         "MLflow, SageMaker",
         object_of({"predictions": _outputs(release)}),
         asked={**content(asked, _example(release, "dataframe_records")), **texts},
@@ -147,7 +177,7 @@ def _invoke(release: Release | None) -> dict[str, Any]:
 def _vertex(release: Release | None) -> dict[str, Any]:
     asked = object_of({"instances": array_of(_row(release))}, parameters=object_of({}, output=_TEXT))
     return operation(
-        f"Predict {release.label}" if release else "Predict; set DEFAULT_PIPELINE, several are served",
+        _summary(release),
         "Vertex AI",
         object_of({"predictions": _outputs(release)}),
         asked=content(asked, _example(release, "instances")),

@@ -97,4 +97,6 @@ def _feedback(release: Release) -> dict[str, Any]:
         {"outcomes": [{"entity": entity, "label": label} for entity in entities]} if entities else None,
     )
     summary = f"Say what became of {release.label}"
-    return operation(summary, release.pipeline, object_of({"accepted": {"type": "integer"}}), asked=asked, status="202")
+    told = "The first outcome of an entity stays; another one is accepted and changes nothing."
+    answer = object_of({"accepted": {"type": "integer"}})
+    return operation(summary, release.pipeline, answer, asked=asked, status="202") | {"description": told}

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from esteira.release import Release
-from esteira.schema import Column
+from esteira.schema import MAX_STRING, Column
 
 JSON = "application/json"
 _TYPES: dict[str, dict[str, Any]] = {
@@ -75,8 +75,12 @@ def column_schema(column: Column) -> dict[str, Any]:
 
 def features_schema(release: Release) -> dict[str, Any]:
     """One row of features."""
-    types = {"numeric": ["number", "null"], "categorical": ["string", "null"]}
-    return {"type": "object", "properties": {f.name: {"type": types[f.kind]} for f in release.features}}
+    types: dict[str, dict[str, Any]] = {
+        "numeric": {"type": ["number", "null"]},
+        "categorical": {"type": ["string", "null"], "maxLength": MAX_STRING},
+    }
+    properties = {feature.name: types[feature.kind] for feature in release.features}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def answer_schema(release: Release) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """What is wrong with a request: all of it at once, up to a bound, each thing by its path."""
 
 import json
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
+from itertools import islice
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -14,6 +15,8 @@ from esteira.web import decode_json
 
 MAX_PROBLEMS = 100
 """How many are named; the others are counted."""
+_MAX_COUNTED = 1000
+"""Of others in the form of a body: it may have millions, and to look for them all would take longer than any answer."""
 _MAX_DIGITS = 400
 """Of an integer; with more it is larger than any number."""
 S = TypeVar("S", bound=msgspec.Struct)
@@ -78,36 +81,45 @@ def decode_rows(body: bytes, kind: type[S], check: Callable[[S], object]) -> S:
 
 
 def _check_members(kind: type[msgspec.Struct], found: Any) -> None:
-    refuse(_wrong_members(kind, found, ""))
+    wrong = _wrong_members(kind, found, "")
+    named = [*islice(wrong, MAX_PROBLEMS)]
+    refuse(named, sum(1 for _ in islice(wrong, _MAX_COUNTED)))
 
 
-def _wrong_members(kind: type[msgspec.Struct], found: Any, path: str) -> list[Problem]:
+def _wrong_members(kind: type[msgspec.Struct], found: Any, path: str) -> Iterator[Problem]:
     """What an object, and those in it, lack and have too many, and which words they do not know."""
-    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    fields = _fields(kind)
     told, inner = f"an object of {', '.join(fields)}", f"{path}." if path else ""
     if not isinstance(found, dict):
-        return [Problem(path, f"expected {told}, got {show(found)}")]
+        yield Problem(path, f"expected {told}, got {show(found)}")
+        return
     lacking = [name for name, field in fields.items() if field.required and name not in found]
-    wrong = [Problem(inner + name, f"missing; send {told}") for name in lacking]
+    yield from (Problem(inner + name, f"missing; send {told}") for name in lacking)
     if kind.__struct_config__.forbid_unknown_fields:
-        wrong += [Problem(inner + name, f"unknown field; send {told}") for name in found if name not in fields]
+        yield from (Problem(inner + name, f"unknown field; send {told}") for name in found if name not in fields)
     for name, field in fields.items():
-        wrong += _wrong_value(field.type, found[name], inner + name) if name in found else []
-    return wrong
+        if name in found:
+            yield from _wrong_value(field.type, found[name], inner + name)
 
 
-def _wrong_value(kind: Any, value: Any, path: str) -> list[Problem]:
+@cache
+def _fields(kind: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    return {field.encode_name: field for field in msgspec.structs.fields(kind)}
+
+
+def _wrong_value(kind: Any, value: Any, path: str) -> Iterator[Problem]:
     """As `_wrong_members`; what has another type altogether is msgspec's to tell."""
     if isinstance(kind, UnionType):
-        return [problem for one in get_args(kind) for problem in _wrong_value(one, value, path)]
-    if get_origin(kind) is Literal and isinstance(value, str) and value not in get_args(kind):
-        return [Problem(path, f"expected one of {', '.join(get_args(kind))}, got {show(value)}")]
-    if get_origin(kind) is list and isinstance(value, list):
+        for one in get_args(kind):
+            yield from _wrong_value(one, value, path)
+    elif get_origin(kind) is Literal and isinstance(value, str) and value not in get_args(kind):
+        yield Problem(path, f"expected one of {', '.join(get_args(kind))}, got {show(value)}")
+    elif get_origin(kind) is list and isinstance(value, list):
         (item,) = get_args(kind)
-        return [problem for at, one in enumerate(value) for problem in _wrong_value(item, one, f"{path}[{at}]")]
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and isinstance(value, dict):
-        return _wrong_members(kind, value, path)
-    return []
+        for at, one in enumerate(value):
+            yield from _wrong_value(item, one, f"{path}[{at}]")
+    elif isinstance(kind, type) and issubclass(kind, msgspec.Struct) and isinstance(value, dict):
+        yield from _wrong_members(kind, value, path)
 
 
 def _convert(found: Any, kind: type[S]) -> S | None:

@@ -17,6 +17,7 @@ from esteira.logs import configure_logging
 from esteira.publisher import Publisher
 from esteira.settings import read_settings
 from predictor.hints import Ear
+from predictor.memory import give_back_at_rest
 from predictor.pointers import Pointers
 from predictor.publishing import SpoolPublisher
 from predictor.settings import PredictorSettings
@@ -179,6 +180,7 @@ def keep(environ: Mapping[str, str]) -> None:
     publishing = Publishing(spools, state, settings.log_flush_seconds, following.looked)
     following.start()
     publishing.start()
+    give_back_at_rest(lambda: spools.published)
     told = sys.stdin.buffer.read()
     try:
         if pending := publishing.end(float(told or ORPHAN_SECONDS), orphaned=not told):

@@ -17,6 +17,7 @@ from predictor.access import Access, read_keys
 from predictor.app import create_app
 from predictor.deadlines import Deadlines
 from predictor.limits import THREADS, Budget
+from predictor.memory import give_back_at_rest
 from predictor.prediction_log import PredictionLog
 from predictor.sampling import Sampler
 from predictor.serving import Servings
@@ -33,7 +34,7 @@ PATIENCE_SECONDS = 2.0
 
 def create() -> Flask:
     """Makes the app of one worker process, and starts its threads: one follows what the keeper fetches, one scores
-    shadows, one ends the connections of slow clients."""
+    shadows, one ends the connections of slow clients, one gives memory back."""
     os.nice(NICE)
     settings = read_settings(PredictorSettings, os.environ)
     configure_logging("predictor", settings.log_level, settings.google_cloud_project)
@@ -49,6 +50,7 @@ def create() -> Flask:
     budget = Budget(settings.max_pending_bytes, int(os.environ.get("THREADS") or THREADS))
     deadlines = Deadlines(settings.body_seconds)
     deadlines.start()
+    give_back_at_rest(lambda: budget.given)
     access, options = make_access(settings), settings.dialect_options
     app = create_app(servings, log, publisher, make_verifier(settings), access, budget, options, deadlines)
     return name_build(app, settings)

@@ -6,32 +6,23 @@ gunicorn's configuration reads too: `HOST`, `PORT`, `WEB_CONCURRENCY`, `THREADS`
 `AIP_HTTP_PORT` comes before `PORT`.
 """
 
-import ctypes
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 
-from predictor import limits
+from predictor import limits, memory
 from predictor.supervisor import STATE_DIR, Supervisor
 
 SERVERS = ("granian", "gunicorn")
 """The first is the default."""
 DEFAULTS = {
     "OMP_NUM_THREADS": "1",  # numpy would start threads when it is imported, and a fork has none of them
-    # glibc would keep memory apart for each thread: some 15 MB more for a worker, and no quicker. It would also map
-    # pages anew for each body and each event of some hundred kilobytes, and the kernel clear them: that takes longer
-    # than to read and to write them. From 8 MiB on it still does; what is free above 16 MiB it gives back.
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(8 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(16 << 20),
+    **memory.MALLOC,
 }
 THREADS = {"granian": str(limits.THREADS), "gunicorn": "4"}
 """Of a worker, where `THREADS` does not say: a client that is slow to send its body holds one."""
-_MALLOC = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_ARENA_MAX": -8}
-"""Their numbers in malloc.h."""
 
 
 def main(environ: Mapping[str, str]) -> int:
@@ -50,18 +41,11 @@ def main(environ: Mapping[str, str]) -> int:
         os.environ["THREADS"] = environ.get("THREADS") or THREADS[server]
         if port := environ.get("AIP_HTTP_PORT"):  # before PORT, which the image sets
             os.environ["PORT"] = port
-        _set_malloc(os.environ)
+        memory.set_malloc(os.environ)
         serve = _serve_with_granian if server == "granian" else _serve_with_gunicorn
         status = Supervisor([sys.executable, "-m", "predictor.keeper"], serve).run()
     time.sleep(float(environ.get("LINGER_SECONDS") or 0))
     return status
-
-
-def _set_malloc(environ: Mapping[str, str]) -> None:
-    """For the processes that are forked from this one: glibc has read the variables when this one began."""
-    with suppress(AttributeError, OSError):  # another C library
-        for name, number in _MALLOC.items():
-            ctypes.CDLL(None).mallopt(number, int(environ[name]))
 
 
 def _serve_with_granian() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from sink import Sink
 
 from esteira.publisher import Publisher
+from predictor.memory import MALLOC, set_malloc
 from predictor.publishing import SpoolPublisher
 from predictor.spool import Header, SpoolWriter
 
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--predictions", type=int, default=400_000)
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
+    set_malloc(MALLOC)  # as the keeper has it
     with Sink() as sink:
         os.environ["PUBSUB_EMULATOR_HOST"] = sink.address
         publisher = Publisher("bench")

@@ -290,6 +290,7 @@ def test_a_budget_is_never_overdrawn_by_threads_and_all_comes_back() -> None:
     for thread in threads:
         thread.join()
     assert max(seen) <= 8
+    assert budget.finished == len(seen)
     assert budget._taken == 0
 
 

@@ -27,7 +27,7 @@ from predictor.serving import Serving, Servings
 _BEGIN, _END = "/pipelines/", "/predict"
 _JSON = ("application/json", "application/json; charset=utf-8", "application/json;charset=utf-8")
 _LENGTH_DIGITS = 19
-"""At most: `int` refuses thousands."""
+"""Of a `Content-Length`, at most: `int` refuses thousands of digits."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:/+=-]{1,128}")
 StartResponse = Callable[..., Any]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]

@@ -70,12 +70,11 @@ class JsonQuestion:
         return self._read(request, release)
 
     def _read(self, request: PredictRequest, release: Release) -> Body:
-        given: dict[Literal["rows", "features"], list[Any] | msgspec.UnsetType]
-        given = {"rows": request.rows, "features": request.features}
-        asked = [RowsQuestion(v, k, explain=request.explain) for k, v in given.items() if v is not msgspec.UNSET]
-        if len(asked) != 1:
-            raise BadInput([Problem("", "send either `rows` (raw columns) or `features`")])
-        return asked[0].check(release)
+        if request.features is msgspec.UNSET and request.rows is not msgspec.UNSET:
+            return RowsQuestion(request.rows, "rows", explain=request.explain).check(release)
+        if request.rows is msgspec.UNSET and request.features is not msgspec.UNSET:
+            return RowsQuestion(request.features, "features", explain=request.explain).check(release)
+        raise BadInput([Problem("", "send either `rows` (raw columns) or `features`")])
 
     def sent(self) -> Sequence[Any]:
         """Decodes again: few requests are sampled."""

@@ -180,7 +180,7 @@ def keep(environ: Mapping[str, str]) -> None:
     publishing = Publishing(spools, state, settings.log_flush_seconds, following.looked)
     following.start()
     publishing.start()
-    give_back_at_rest(lambda: spools.published)
+    give_back_at_rest(lambda: (spools.published, spools.lost))
     told = sys.stdin.buffer.read()
     try:
         if pending := publishing.end(float(told or ORPHAN_SECONDS), orphaned=not told):

@@ -26,12 +26,12 @@ class Budget:
         slow_seconds: after which a request counts as slow.
 
     Attributes:
-        given: how often something was given back.
+        finished: how many requests have given back what they took.
     """
 
     def __init__(self, limit: int, threads: int = THREADS, slow_seconds: float = SLOW_SECONDS) -> None:
         self.limit = limit
-        self.given = 0
+        self.finished = 0
         self._slow_seconds = slow_seconds
         self._most_slow = max(threads - SPARE_THREADS, threads // 2, 1)
         self._taken = 0
@@ -51,7 +51,7 @@ class Budget:
         """Gives back what was taken."""
         with self._lock:
             self._taken -= size
-            self.given += 1
+            self.finished += 1
             self._begun.pop(threading.get_ident(), None)
 
     def _is_held_up(self) -> bool:

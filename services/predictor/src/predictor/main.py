@@ -50,7 +50,7 @@ def create() -> Flask:
     budget = Budget(settings.max_pending_bytes, int(os.environ.get("THREADS") or THREADS))
     deadlines = Deadlines(settings.body_seconds)
     deadlines.start()
-    give_back_at_rest(lambda: budget.given)
+    give_back_at_rest(lambda: (budget.finished, [one.pointer for one in servings.all()]))
     access, options = make_access(settings), settings.dialect_options
     app = create_app(servings, log, publisher, make_verifier(settings), access, budget, options, deadlines)
     return name_build(app, settings)

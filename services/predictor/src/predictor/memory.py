@@ -1,9 +1,9 @@
 """How the predictor's processes hold memory: in one heap, whose free pages they give back at rest.
 
-Bodies and events have some hundred kilobytes. Left to itself glibc maps pages anew for each and the kernel clears them,
-which takes longer than to read and to write what they hold; and it keeps a heap for each thread, some 15 MB more for a
-worker, and no quicker. What is kept here stays in the middle of the heap where requests crossed one another, and then
-malloc gives nothing back by itself.
+Bodies, and what is made of them, have some hundred kilobytes each. Left to itself glibc gives them back to the system
+where several are free at once, and the kernel clears the pages of the next ones: that takes longer than to read and
+to write what they hold. It also keeps a heap for each thread: some 15 MB more for a worker, and
+no quicker (ADR 0012).
 """
 
 import ctypes
@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 MALLOC: Final = {
@@ -28,24 +29,26 @@ def set_malloc(environ: Mapping[str, str]) -> None:
     """For the processes that are forked from this one, which has begun without the variables."""
     with suppress(AttributeError, OSError):  # another C library
         for name, number in _NUMBERS.items():
-            ctypes.CDLL(None).mallopt(number, int(environ[name]))
+            if (value := environ.get(name, "")).isdigit():
+                ctypes.CDLL(None).mallopt(number, int(value))
 
 
-def give_back_at_rest(count: Callable[[], int]) -> None:
+def give_back_at_rest(count: Callable[[], object]) -> None:
     """Starts a thread that gives back what is free whenever the process has rested.
 
     Args:
-        count: what changes with everything that the process does.
+        count: something else after whatever takes much memory for a while.
     """
     with suppress(AttributeError, OSError):
         trim = ctypes.CDLL(None).malloc_trim
-        threading.Thread(target=_watch, args=(count, lambda: trim(0)), name="memory", daemon=True).start()
+        watch = partial(_watch, count, lambda: trim(0), time.sleep)
+        threading.Thread(target=watch, name="memory", daemon=True).start()
 
 
-def _watch(count: Callable[[], int], give_back: Callable[[], object]) -> None:
+def _watch(count: Callable[[], object], give_back: Callable[[], object], sleep: Callable[[float], object]) -> None:
     seen = given = count()
     while True:
-        time.sleep(REST_SECONDS)
+        sleep(REST_SECONDS)
         before, seen = seen, count()
         if seen == before and seen != given:
             give_back()

@@ -169,7 +169,7 @@ class PredictionLog:
 
 
 def _encode(predictions: Sequence[LoggedPrediction]) -> list[tuple[int, bytes]]:
-    """Records of so many predictions each: one, or more where one would be too large."""
+    """Halves them until a record has at most `RECORD_BYTES`, or one prediction: how many each has, and JSON."""
     data = msgspec.json.encode(predictions)[1:-1]
     if len(data) <= RECORD_BYTES or len(predictions) == 1:
         return [(len(predictions), data)]

@@ -139,7 +139,9 @@ class SpoolWriter:
             self.folder = arriving.rename(self._root / name)
             self._held = held
         except OSError:  # the next request tries again
-            _remove_begun(arriving, held)
+            _remove_begun(arriving)
+            if held is not None:
+                os.close(held)
             raise
 
 
@@ -206,12 +208,12 @@ def _write(file: int, data: bytes) -> int:
     raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def _remove_begun(folder: Path, held: int | None) -> None:
-    for name in (PROGRESS, _LOCK):
-        (folder / name).unlink(missing_ok=True)
-    folder.rmdir()
-    if held is not None:
-        os.close(held)
+def _remove_begun(folder: Path) -> None:
+    """Needs no descriptor, of which there may be none left."""
+    with suppress(OSError):
+        for name in (PROGRESS, _LOCK):
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def _take_lock(path: Path) -> Lock | None:

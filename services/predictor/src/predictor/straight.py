@@ -17,7 +17,7 @@ from esteira_kernel.rows import Rows
 from predictor.decoding import MAX_ROWS
 from predictor.inference import JsonQuestion, sample_rows
 from predictor.native import Native
-from predictor.prediction_log import PredictionLog
+from predictor.prediction_log import RECORD_BYTES, PredictionLog
 from predictor.randomness import draw
 from predictor.records import find_entities
 from predictor.served import ServedRelease
@@ -53,7 +53,7 @@ def answer(served: ServedRelease, log: PredictionLog, body: bytes) -> bytes | No
     else:
         rows, contexts = _prepare(served, native, log, JsonQuestion(body), moment)
     found = native.answerer.answer(rows, draw(RANDOM_BYTES), moment, contexts) if rows else None
-    if found is None:
+    if found is None or any(len(record) > RECORD_BYTES for _, record in found.records):  # the log cuts such
         return None
     release = served.release
     log.write(release.pipeline, release.version, found.records, (time.perf_counter_ns() - began) // 1000)

@@ -1,9 +1,8 @@
 """How the predictor's processes hold memory: in one heap, whose free pages they give back at rest.
 
 Bodies, and what is made of them, have some hundred kilobytes each. Left to itself glibc gives them back to the system
-where several are free at once, and the kernel clears the pages of the next ones: that takes longer than to read and
-to write what they hold. It also keeps a heap for each thread: some 15 MB more for a worker, and
-no quicker (ADR 0012).
+where several are free at once, and the kernel clears the pages of the next ones: that takes longer than to read and to
+write what they hold. It also keeps a heap for each thread: some 15 MB more for a worker, and no quicker (ADR 0012).
 """
 
 import ctypes

@@ -259,3 +259,8 @@ def test_an_address_is_one_of_http(url: str) -> None:
 def test_one_row_is_no_list_of_rows(client: Client, rows: Any) -> None:
     with pytest.raises(TypeError, match="expected a list of rows"):
         client.predict("shop", rows)
+
+
+def test_a_data_frame_of_other_columns_is_refused_before_it_is_sent(client: Client) -> None:
+    with pytest.raises(ValueError, match="no column of the DataFrame is one of shop: it takes at, id, price, town"):
+        client.predict("shop", pd.DataFrame({"Price": [1.0]}))

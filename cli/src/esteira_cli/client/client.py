@@ -123,6 +123,7 @@ class Client:
                 are in UTC where they have no zone.
 
         Raises:
+            ValueError: the DataFrame has no column that the pipeline takes.
             PredictorRefused: a row breaks the pipeline's schema, or there is no such pipeline, or no access.
             PredictorUnavailable: no answer, also after the retries.
         """
@@ -163,9 +164,12 @@ class Client:
     def _taken(self, pipeline: str, frame: Any) -> Any:
         """The frame without the columns that the pipeline does not take."""
         names = {column["name"] for column in self.pipeline(pipeline)["columns"]}
+        taken = [name for name in frame.columns if name in names]
+        if not taken:
+            raise ValueError(f"no column of the DataFrame is one of {pipeline}: it takes {', '.join(sorted(names))}")
         if left_out := [str(name) for name in frame.columns if name not in names]:
             warnings.warn(f"left out what {pipeline} does not take: {', '.join(left_out)}", stacklevel=3)
-        return frame[[name for name in frame.columns if name in names]]
+        return frame[taken]
 
     def _predictions(self, pipeline: str, name: str, rows: Rows) -> Predictions:
         found = Predictions()

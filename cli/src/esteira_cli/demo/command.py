@@ -88,14 +88,14 @@ def _stopped_in_the_end(stack: Playground, started: Collection[int], narrator: N
 
 
 def _stop(stack: Playground, started: Collection[int], narrator: Narrator) -> None:
-    if is_replaced(stack, started):
+    if _is_replaced(stack, started):
         narrator.say(f"the stack in {stack.home} was stopped and started again by another command: it stays up")
         return
     with progress() as told:
         stack.down(report=told)
 
 
-def is_replaced(stack: Playground, started: Collection[int]) -> bool:
+def _is_replaced(stack: Playground, started: Collection[int]) -> bool:
     """Whether processes run, and none of those that a demo left running; while nothing is known of it, they are its."""
     running = _pids(stack) if started else set()
     return bool(running) and running.isdisjoint(started)

@@ -39,7 +39,8 @@ class Cloud:
         self.unready: set[str] = set()
         self.token = "a-token"
         self.key = ""
-        """Without which the predictor answers no question about pipelines."""
+        """Without which a guarded service answers no question about pipelines."""
+        self.guarded = {"predictor"}
 
     def plan(self, **troubles: str) -> None:
         """What goes wrong at which call, `at_3="fail"`, counted from now."""
@@ -105,7 +106,7 @@ class Cloud:
         if commit in self.unready:
             app.add_url_rule("/health/unready", "unready", lambda: "")
             app.view_functions["ready"] = lambda: ("not ready", 400)
-        if name == "predictor":
+        if name in self.guarded:
             app.before_request(self._require_key)
         entry = {"pipeline": "p", "version": "1", **({"refused": r} if (r := self.refused.get(commit)) else {})}
         app.add_url_rule("/pipelines", "pipelines", lambda: json_response([entry]))

@@ -105,7 +105,7 @@ def _opener(service: str, cloud_run: CloudRun) -> Open:
 
     def open_site(url: str, audience: str) -> Site:
         token = google_token(audience) if os.environ.get(IMPERSONATED) else cloud_run.identity_token()
-        return Site(url, proof(service, token))
+        return Site(url, proof(service, token), takes_keys=service == "predictor")
 
     return open_site
 

@@ -33,12 +33,14 @@ class Site:
     Args:
         url: of the revision's tag, or of the service.
         headers: prove to Cloud Run, and to the service, who asks.
+        takes_keys: whether the service is one that an API key opens.
         pause: how many seconds to wait between two tries.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str], pause: float = 2.0) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str], *, takes_keys: bool = False, pause: float = 2.0) -> None:
         self._url = url.rstrip("/")
         self._headers = headers
+        self._takes_keys = takes_keys
         self._pause = pause
 
     def get(self, path: str) -> Any:
@@ -75,7 +77,7 @@ class Site:
             else:
                 if answer.status_code == 200:
                     return _body(answer)
-                said, passing = _refusal(answer), answer.status_code in (429, 500, 502, 503, 504)
+                said, passing = _refusal(answer, self._takes_keys), answer.status_code in (429, 500, 502, 503, 504)
             if not passing or time.monotonic() > until:
                 raise SmokeTestFailed(f"{method} {self._url}{path}: {said}")
             self.pause()
@@ -178,9 +180,11 @@ def _body(answer: requests.Response) -> Any:
         return answer.text
 
 
-def _refusal(answer: requests.Response) -> str:
+def _refusal(answer: requests.Response, takes_keys: bool) -> str:
     told = f"answered {answer.status_code}: {answer.text.strip()[:300]}"
     if answer.status_code not in (401, 403):
         return told
     by_service = isinstance(body := _body(answer), dict) and "error" in body  # Cloud Run itself answers with a page
-    return f"{told}; {MEND_KEY if by_service else MEND_ACCESS}"
+    if not by_service:
+        return f"{told}; {MEND_ACCESS}"
+    return f"{told}; {MEND_KEY}" if takes_keys else told

@@ -94,6 +94,15 @@ def test_a_predictor_that_takes_keys_alone_is_shown_one(deployed: Cloud, deploy:
     assert deployed.serving("predictor") == NEW
 
 
+def test_who_is_refused_by_a_service_that_takes_no_key_is_not_told_to_set_one(cloud: Cloud, deploy: Deploy) -> None:
+    cloud.guarded, cloud.key = {"etl"}, "sesame"
+    done = deploy("etl", NEW)
+    assert done.returncode == 1
+    assert "answered 401" in done.stderr
+    assert "ESTEIRA_API_KEY" not in done.stderr
+    assert "bootstrap.sh" not in done.stderr
+
+
 def test_who_is_refused_by_cloud_run_is_told_to_be_let_in(deployed: Cloud, deploy: Deploy) -> None:
     deployed.token = "another"
     done = deploy("predictor", NEW)

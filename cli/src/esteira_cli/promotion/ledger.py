@@ -37,7 +37,7 @@ class Served(msgspec.Struct, frozen=True):
     reason: str = ""
 
     @property
-    def pinned(self) -> bool:
+    def is_pinned(self) -> bool:
         """Whether it serves this one whatever the ledger says, in which generations begin with 1."""
         return self.generation == 0
 

@@ -87,7 +87,7 @@ def see_served(ledger: Ledger, version: str, patience: float, every: float = 0.5
             serving = served.version
             if serving == version:
                 return
-            if served.pinned:
+            if served.is_pinned:
                 raise PermanentError(f"{version} was promoted, but the predictor serves {serving}, {served.reason}")
         if time.monotonic() > deadline:
             raise Impatient(f"{version} was promoted, but the predictor serves {serving} after {patience:.0f} s")

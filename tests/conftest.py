@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import settings
 
 settings.register_profile("esteira", deadline=None)  # a busy machine is no failure
 settings.load_profile("esteira")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and all that it starts, ignores it
 
 
 def pytest_configure(config: pytest.Config) -> None:
